@@ -1,0 +1,102 @@
+"""The keys and addresses of the services, as a Secret or the environment holds them.
+
+Says what is missing or wrong by the name of its place; a value never appears in a message.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from controller.errors import ConfigurationError, ErrorReason, Service
+
+SUPABASE_URL = "SUPABASE_URL"
+SUPABASE_KEY = "SUPABASE_SERVICE_ROLE_KEY"
+PREFECT_URL = "PREFECT_API_URL"
+PREFECT_KEY = "PREFECT_API_KEY"
+PREFECT_AUTH = "PREFECT_API_AUTH_STRING"
+
+
+@dataclass(frozen=True, slots=True)
+class SupabaseCredentials:
+    """Where Supabase is, and the key for it."""
+
+    url: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefectCredentials:
+    """Where Prefect is; a key for Prefect Cloud, a `user:password` for basic auth, or neither."""
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    auth_string: str | None = field(default=None, repr=False)
+
+
+def supabase_credentials(values: Mapping[str, str], source: str) -> SupabaseCredentials:
+    """Read Supabase's credentials.
+
+    Args:
+        values: The contents of a Secret, or the environment.
+        source: What to call it in a message, such as `Secret captionacc/captionacc-credentials`.
+
+    Raises:
+        ConfigurationError: Something is missing or cannot be right.
+    """
+    place = _Place(values, source, Service.SUPABASE)
+    url = place.url(SUPABASE_URL, "https://<project>.supabase.co")
+    if urlsplit(url).path.startswith("/rest"):
+        raise place.error(ErrorReason.INVALID_URL, SUPABASE_URL, "ends in a path; write the address without /rest/v1")
+    key = place.key(SUPABASE_KEY)
+    if key is None:
+        raise place.missing(SUPABASE_KEY, "the service_role key, or a secret key (sb_secret_…)")
+    return SupabaseCredentials(url, key)
+
+
+def prefect_credentials(values: Mapping[str, str], source: str) -> PrefectCredentials:
+    """Read Prefect's credentials; arguments and errors as for `supabase_credentials`."""
+    place = _Place(values, source, Service.PREFECT)
+    url = place.url(PREFECT_URL, "http://prefect-server:4200/api")
+    auth_string = place.key(PREFECT_AUTH)
+    if auth_string is not None and ":" not in auth_string:
+        raise place.error(ErrorReason.INVALID_KEY, PREFECT_AUTH, "has no colon; write user:password")
+    return PrefectCredentials(url, place.key(PREFECT_KEY), auth_string)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    values: Mapping[str, str]
+    source: str
+    service: Service
+
+    def url(self, name: str, example: str) -> str:
+        text = self.values.get(name, "").strip()
+        if not text:
+            raise self.missing(name, f"the address, such as {example}")
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or any(c.isspace() or not c.isprintable() for c in text):
+            raise self.error(ErrorReason.INVALID_URL, name, f"is no http(s) address; write one such as {example}")
+        if parts.username is not None or parts.query or parts.fragment:
+            problem = f"holds more than an address (a user, a query or a fragment); write one such as {example}"
+            raise self.error(ErrorReason.INVALID_URL, name, problem)
+        return text.rstrip("/")
+
+    def key(self, name: str) -> str | None:
+        text = self.values.get(name, "").strip()
+        if not text:
+            return None
+        if not (text.isascii() and text.isprintable()) or (" " in text and name != PREFECT_AUTH):
+            raise self.error(
+                ErrorReason.INVALID_KEY, name, "has characters that no key has; copy it again, in one line"
+            )
+        return text
+
+    def missing(self, name: str, what: str) -> ConfigurationError:
+        return self.error(ErrorReason.SECRET_KEY_MISSING, name, f"is missing or empty; write {what}")
+
+    def error(self, reason: ErrorReason, name: str, problem: str) -> ConfigurationError:
+        return ConfigurationError(f"{self.source}: {name} {problem}", reason=reason, service=self.service)

@@ -1,0 +1,257 @@
+"""The Kubernetes API: policies, their status and their Secrets.
+
+Every call has a time limit and is tried again while the API server is away for a moment. Status is written with the
+resourceVersion that it was computed from, so that two writers cannot undo each other.
+"""
+
+import asyncio
+import binascii
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import aiohttp
+import stamina
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+
+from controller.errors import ConfigurationError, ErrorReason, ScanError
+
+NAME = "video-recovery"
+"""What the controller calls itself in Events and in managed fields."""
+
+GROUP, VERSION, PLURAL = "recovery.captiona.cc", "v1alpha1", "videorecoverypolicies"
+
+TIMEOUT = 15.0
+"""Seconds for one call."""
+
+PATIENCE = 60.0
+"""Seconds for which a call is repeated while the API server does not answer: longer than it takes to restart."""
+
+CONFLICTS = 10
+"""How often a status is computed anew because somebody else wrote the object in between."""
+
+Manifest = dict[str, Any]
+T = TypeVar("T")
+
+
+class ClusterError(Exception):
+    """The cluster cannot be used; the message says why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyKey:
+    """Which policy; `uid` tells it from one of the same name that came after it."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+async def load_configuration(kubeconfig: Path | None, context: str | None) -> client.Configuration:
+    """Find the way to the API server: the Pod's service account, or a kubeconfig as kubectl finds it.
+
+    Args:
+        kubeconfig: A file; `None` for the service account, `$KUBECONFIG` or `~/.kube/config`, in this order.
+        context: A context of the kubeconfig; `None` for its current one.
+
+    Raises:
+        ClusterError: None of them is there or can be read.
+    """
+    configuration = client.Configuration()
+    try:
+        if kubeconfig is None and context is None:
+            try:
+                config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+            except config.ConfigException:
+                await _load(None, None, configuration)
+        else:
+            await _load(kubeconfig, context, configuration)
+    except (config.ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        where = kubeconfig or "$KUBECONFIG or ~/.kube/config"
+        raise ClusterError(f"no cluster: {where} cannot be used ({error}); name one with --kubeconfig FILE") from None
+    return configuration
+
+
+async def _load(file: Path | None, context: str | None, configuration: client.Configuration) -> None:
+    name = str(file) if file else None
+    await config.load_kube_config(name, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]
+
+
+class Cluster:
+    """A client for the API server.
+
+    Args:
+        configuration: From `load_configuration`.
+    """
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        self._api = client.ApiClient(configuration)
+        self._objects = client.CustomObjectsApi(self._api)
+        self._core = client.CoreV1Api(self._api)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def list_policies(self, namespace: str | None) -> list[Manifest]:
+        """All policies of a namespace, or of all namespaces; raises `ApiException` as it comes."""
+        where: dict[str, Any] = {"group": GROUP, "version": VERSION, "plural": PLURAL, "limit": 500, **_LIMITED}
+        listed: Callable[..., Awaitable[Any]] = self._objects.list_cluster_custom_object
+        if namespace is not None:
+            listed, where["namespace"] = self._objects.list_namespaced_custom_object, namespace
+        policies: list[Manifest] = []
+        token = ""
+        while True:
+            page = await self._once(partial(listed, _continue=token, **where))
+            policies += page["items"]
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return policies
+
+    async def policy(self, namespace: str, name: str) -> Manifest | None:
+        """The policy as it is now; `None` if it is gone."""
+        try:
+            return cast(
+                Manifest,
+                await self._patiently(
+                    lambda: self._objects.get_namespaced_custom_object(
+                        GROUP, VERSION, namespace, PLURAL, name, **_LIMITED
+                    )
+                ),
+            )
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def update_status(self, key: PolicyKey, compute: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> bool:
+        """Write a status that is computed from the current one.
+
+        Args:
+            key: The policy; if it is gone, or another one has its name, nothing is written.
+            compute: From the status as it is to the status as it should be; may be called more than once.
+
+        Returns:
+            Whether something was written; an equal status is not.
+        """
+        for _ in range(CONFLICTS):
+            manifest = await self.policy(key.namespace, key.name)
+            if manifest is None or manifest["metadata"]["uid"] != key.uid:
+                return False
+            status = dict(compute(manifest.get("status") or {}))
+            if status == manifest.get("status"):
+                return False
+            replace = self._objects.replace_namespaced_custom_object_status
+            body = {**manifest, "status": status}
+            try:
+                await self._patiently(
+                    partial(
+                        replace, GROUP, VERSION, key.namespace, PLURAL, key.name, body, field_manager=NAME, **_LIMITED
+                    )
+                )
+            except ApiException as error:
+                if error.status == 404:
+                    return False
+                if error.status != 409:
+                    raise
+            else:
+                return True
+        raise ClusterError(f"the status of {key.namespace}/{key.name} could not be written: it changes all the time")
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        """The values of a Secret; those that are no text are left out.
+
+        Raises:
+            ConfigurationError: It does not exist, or the controller may not read it.
+            ScanError: The API server does not answer.
+        """
+        where = f"Secret {namespace}/{name}"
+        try:
+            secret = await self._patiently(lambda: self._core.read_namespaced_secret(name, namespace, **_LIMITED))
+        except ApiException as error:
+            if error.status == 404:
+                raise ConfigurationError(
+                    f"{where} does not exist; create it with SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY and "
+                    "PREFECT_API_URL, or name another one in spec.supabase.secretRef and spec.prefect.secretRef",
+                    reason=ErrorReason.SECRET_NOT_FOUND,
+                ) from None
+            if error.status in {401, 403}:
+                raise ConfigurationError(
+                    f"{where} may not be read by the controller; allow its service account to get it",
+                    reason=ErrorReason.SECRET_FORBIDDEN,
+                ) from None
+            raise ScanError(f"{where} could not be read: {explain(error)}", reason=ErrorReason.UNREACHABLE) from None
+        except TRANSPORT_ERRORS as error:
+            raise ScanError(f"{where} could not be read: {explain(error)}", reason=ErrorReason.UNREACHABLE) from None
+        texts = {key: _decoded(value) for key, value in (secret.data or {}).items()}
+        return {key: text for key, text in texts.items() if text is not None}
+
+    async def remove_finalizer(self, manifest: Manifest, finalizer: str) -> None:
+        """Take a finalizer off a policy, if it has it, and let everything else be."""
+        metadata = manifest["metadata"]
+        finalizers = metadata.get("finalizers", [])
+        if finalizer not in finalizers:
+            return
+        remaining = [other for other in finalizers if other != finalizer]
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": remaining}}
+        where = (GROUP, VERSION, metadata["namespace"], PLURAL, metadata["name"])
+        change = partial(self._objects.patch_namespaced_custom_object, *where, patch, **_MERGE_PATCH)
+        try:
+            await self._once(change)
+        except ApiException as error:
+            if error.status not in {404, 409}:
+                raise
+
+    async def post_event(self, namespace: str, name: str, body: Any) -> None:
+        """Create an Event; if it exists, count it once more."""
+        try:
+            await self._once(lambda: self._core.create_namespaced_event(namespace, body, **_LIMITED))
+        except ApiException as error:
+            if error.status != 409:
+                raise
+            known = await self._once(lambda: self._core.read_namespaced_event(name, namespace, **_LIMITED))
+            again = {"count": (known.count or 1) + 1, "lastTimestamp": body["lastTimestamp"]}
+            await self._once(lambda: self._core.patch_namespaced_event(name, namespace, again, **_MERGE_PATCH))
+
+    async def _once(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        async with asyncio.timeout(TIMEOUT):
+            return await call()
+
+    async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        async for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=PATIENCE, wait_max=5):
+            with attempt:
+                return await self._once(call)
+        raise AssertionError("retry_context returns or raises")
+
+
+_LIMITED: dict[str, Any] = {"_request_timeout": TIMEOUT}
+_MERGE_PATCH: dict[str, Any] = {"_content_type": "application/merge-patch+json", **_LIMITED}
+
+TRANSPORT_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
+"""What a call raises when the API server cannot be talked to."""
+
+
+def _passes(error: Exception) -> bool:
+    if isinstance(error, ApiException):
+        return bool(error.status == 429 or error.status >= 500)
+    return isinstance(error, TRANSPORT_ERRORS)
+
+
+def explain(error: Exception) -> str:
+    """An error of a call in one line, with what the API server said if it said something."""
+    if isinstance(error, ApiException):
+        return f"the API server answered {error.status} {error.reason}"
+    if isinstance(error, TimeoutError):
+        return f"the API server did not answer within {TIMEOUT:g} s"
+    return f"the API server cannot be reached ({error})"
+
+
+def _decoded(value: str) -> str | None:
+    try:
+        return b64decode(value, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None

@@ -1,0 +1,48 @@
+"""The way to a policy's services: its Secrets are read anew for each scan, so that a rotated key works in the next."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from controller.adapters.credentials import prefect_credentials, supabase_credentials
+from controller.adapters.prefect import PrefectServer, authorization, open_server
+from controller.adapters.supabase import SupabaseTable, open_table
+from controller.policy import Policy
+from controller.videos import columns_needed
+
+ReadSecret = Callable[[str, str], Awaitable[Mapping[str, str]]]
+"""Reads the values of a Secret by its namespace and name."""
+
+
+class LiveServices:
+    """Real clients for Supabase and Prefect; see `controller.scan.Services`.
+
+    Args:
+        read_secret: Raises `ConfigurationError` if there is no such Secret.
+    """
+
+    def __init__(self, read_secret: ReadSecret) -> None:
+        self._read_secret = read_secret
+
+    @asynccontextmanager
+    async def connect(self, policy: Policy) -> AsyncIterator[tuple[SupabaseTable, PrefectServer]]:
+        """See `controller.scan.Services.connect`.
+
+        Raises:
+            ConfigurationError: A Secret or a value in it is missing or wrong.
+        """
+        spec = policy.spec
+        names = dict.fromkeys([spec.supabase.secret_ref.name, spec.prefect.secret_ref.name])
+        secrets = {name: await self._read_secret(policy.namespace, name) for name in names}
+        supabase = supabase_credentials(
+            secrets[spec.supabase.secret_ref.name], f"Secret {policy.namespace}/{spec.supabase.secret_ref.name}"
+        )
+        prefect = prefect_credentials(
+            secrets[spec.prefect.secret_ref.name], f"Secret {policy.namespace}/{spec.prefect.secret_ref.name}"
+        )
+        headers = authorization(prefect.api_key, prefect.auth_string)
+        hidden = [prefect.api_key or "", prefect.auth_string or "", *headers.values()]
+        hidden += [(prefect.auth_string or "").partition(":")[2]]
+        table = open_table(supabase.url, supabase.key, spec.supabase, spec.stuck, columns_needed(spec))
+        server = open_server(prefect.url, headers, hidden, spec.prefect)
+        async with table as supabase_table, server as prefect_server:
+            yield supabase_table, prefect_server

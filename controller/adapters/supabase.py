@@ -1,0 +1,241 @@
+"""Supabase: reads the stuck videos. Never writes anything.
+
+Answers are cut silently at the server's `db-max-rows`, so everything is paged by (`created_at`, `id`) until a page
+comes back empty; nothing here trusts a short page.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Protocol, cast
+
+import httpx
+from postgrest import APIError
+from pydantic import ValidationError
+from supabase import AsyncClient, AsyncClientOptions, acreate_client
+
+from controller.adapters.http import Channel, HttpError
+from controller.errors import ConfigurationError, ErrorReason, ScanError, Service, ServiceError
+from controller.policy import Stuck, Supabase
+from controller.videos import Row, same_id
+
+PAGE = 1000
+"""Rows asked for at once: what hosted Supabase answers at most."""
+
+MAX_FILTER_LENGTH = 4000
+"""Characters of ids in one filter: it travels in the URL, and proxies cut off URLs from 8 kB."""
+
+INVALID_TEXT = "22P02"
+"""PostgreSQL's code for a text that cannot be a value of the column's type."""
+
+
+class _Query(Protocol):
+    """What this module uses of supabase-py's query builders."""
+
+    def in_(self, column: str, values: Sequence[str]) -> "_Query": ...
+    def is_(self, column: str, value: object) -> "_Query": ...
+    def eq(self, column: str, value: str) -> "_Query": ...
+    def or_(self, filters: str) -> "_Query": ...
+    def order(self, column: str, *, nullsfirst: bool) -> "_Query": ...
+    def limit(self, size: int) -> "_Query": ...
+    async def execute(self) -> object: ...
+
+
+@asynccontextmanager
+async def open_table(
+    url: str, key: str, supabase: Supabase, stuck: Stuck, columns: Sequence[str]
+) -> AsyncIterator["SupabaseTable"]:
+    """Make a client for a policy's table; sends nothing yet.
+
+    Args:
+        url: `SUPABASE_URL`.
+        key: `SUPABASE_SERVICE_ROLE_KEY`: a legacy JWT or a new `sb_secret_…` key.
+        supabase: The table and its columns.
+        stuck: Which statuses count.
+        columns: The columns to select.
+    """
+    channel = Channel(Service.SUPABASE, "SUPABASE_URL", [key])
+    # The new keys are no JWT: an Authorization header that holds one is refused.
+    async with channel.client(drop="Authorization" if key.startswith("sb_") else None) as http:
+        options = AsyncClientOptions(
+            schema=supabase.schema_name,
+            auto_refresh_token=False,
+            persist_session=False,
+            postgrest_client_retry=False,  # `Channel` retries, alike for both services
+            httpx_client=http,
+        )
+        client = await acreate_client(url, key, options)
+        yield SupabaseTable(client, channel, supabase, stuck, columns)
+
+
+class SupabaseTable:
+    """The table of videos behind PostgREST; see `controller.scan.VideoTable`."""
+
+    def __init__(
+        self, client: AsyncClient, channel: Channel, supabase: Supabase, stuck: Stuck, columns: Sequence[str]
+    ) -> None:
+        self._client, self._channel = client, channel
+        self._supabase, self._stuck, self._columns = supabase, stuck, columns
+
+    async def candidates(self, *, created_before: datetime, video_id: str | None) -> list[Row]:
+        """See `controller.scan.VideoTable.candidates`."""
+        created = _quoted(self._supabase.columns.created_at)
+        due = f"{created}.lt.{_quoted(created_before.isoformat())},{created}.is.null"
+        rows: list[Row] = []
+        while page := await self._page(due, after=rows[-1] if rows else None, video_id=video_id):
+            if rows and page[-1] == rows[-1]:
+                raise self._channel.unexpected("the same page of rows twice")
+            rows += page
+        return rows
+
+    async def _page(self, due: str, *, after: Row | None, video_id: str | None) -> list[Row]:
+        columns = self._supabase.columns
+        query = self._stuck_rows(self._columns).or_(due)
+        if after is not None:
+            query = query.or_(self._behind(after))
+        if video_id is not None:
+            query = query.eq(columns.id, video_id)
+        query = query.order(_quoted(columns.created_at), nullsfirst=True)
+        query = query.order(_quoted(columns.id), nullsfirst=False).limit(PAGE)
+        try:
+            return await self._rows(query)
+        except HttpError as error:
+            if video_id is not None and _code(error) == INVALID_TEXT:
+                return []  # such as a word where ids are UUIDs: there is no such video
+            raise self._explain(error) from None
+
+    def _behind(self, row: Row) -> str:
+        """The rows that the order puts behind this one; rows without a time come first."""
+        columns = self._supabase.columns
+        created, video_id = _quoted(columns.created_at), _quoted(columns.id)
+        last_created, last_id = row[columns.created_at], _quoted(str(row[columns.id]))
+        if last_created is None:
+            return f"{created}.not.is.null,and({created}.is.null,{video_id}.gt.{last_id})"
+        moment = _quoted(str(last_created))
+        return f"{created}.gt.{moment},and({created}.eq.{moment},{video_id}.gt.{last_id})"
+
+    async def still_stuck(self, video_ids: Sequence[str]) -> set[str]:
+        """See `controller.scan.VideoTable.still_stuck`."""
+        column = self._supabase.columns.id
+        stuck: set[str] = set()
+        for chunk in _chunks(video_ids):
+            asked = list(chunk)
+            # An answer may be cut; only an empty one says that none of the ids asked for is stuck any more.
+            while asked:
+                try:
+                    rows = await self._rows(self._stuck_rows([column]).in_(column, asked))
+                except HttpError as error:
+                    raise self._explain(error) from None
+                found = {same_id(str(row[column])) for row in rows}
+                if not found:
+                    break
+                stuck |= found
+                asked = [video_id for video_id in asked if same_id(video_id) not in found]
+        return stuck
+
+    async def check(self) -> None:
+        """Ask for no rows at all, only whether table, columns and statuses fit.
+
+        Raises:
+            ScanError: They do not, or Supabase does not answer.
+        """
+        try:
+            await self._rows(self._stuck_rows(self._columns).limit(0))
+        except HttpError as error:
+            raise self._explain(error) from None
+
+    def _stuck_rows(self, columns: Sequence[str]) -> _Query:
+        names = self._supabase.columns
+        selected = self._client.table(self._supabase.table).select(*(_quoted(column) for column in columns))
+        query = cast(_Query, selected).in_(names.status, self._stuck.statuses).or_(f"{_quoted(names.id)}.not.is.null")
+        return query.is_(names.deleted_at, None) if names.deleted_at else query
+
+    async def _rows(self, query: _Query) -> list[Row]:
+        try:
+            answer = await self._channel.send(query.execute)
+        except (APIError, ValidationError, ValueError) as error:
+            raise self._channel.unexpected(getattr(error, "message", None) or str(error)) from None
+        rows = getattr(answer, "data", None)
+        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+            raise self._channel.unexpected(str(rows))
+        return rows
+
+    def _explain(self, error: HttpError) -> ScanError:
+        """What an error means for the owner of the policy.
+
+        The codes are PostgreSQL's (https://www.postgresql.org/docs/current/errcodes-appendix.html) and PostgREST's
+        (https://docs.postgrest.org/en/stable/references/errors.html).
+        """
+        at = f"{self._supabase.schema_name}.{self._supabase.table}"
+        said = self._channel.clean(_message(error))
+        match _code(error):
+            case "42P01" | "PGRST205":
+                return _configuration(
+                    ErrorReason.TABLE_NOT_FOUND,
+                    f"spec.supabase.table: Supabase has no table {at}; write one that its API serves",
+                )
+            case "42703":
+                return _configuration(
+                    ErrorReason.COLUMN_NOT_FOUND,
+                    f"spec.supabase.columns, or a placeholder: table {at} lacks a column ({said})",
+                )
+            case "PGRST106":
+                return _configuration(
+                    ErrorReason.SCHEMA_NOT_EXPOSED,
+                    f"spec.supabase.schema: Supabase does not serve {self._supabase.schema_name!r} ({said})",
+                )
+            case "22P02":
+                return _configuration(
+                    ErrorReason.INVALID_FILTER,
+                    f"spec.stuck.statuses or spec.supabase.columns: table {at} refuses the comparison ({said})",
+                )
+            case "57014":
+                return ServiceError(
+                    f"Supabase took too long to find the stuck videos ({said}); an index of {at} on "
+                    f"({self._supabase.columns.status}, {self._supabase.columns.created_at}) helps",
+                    reason=ErrorReason.TIMED_OUT,
+                    service=Service.SUPABASE,
+                )
+            case _:
+                return self._channel.refused(error)
+
+
+def _configuration(reason: ErrorReason, message: str) -> ConfigurationError:
+    return ConfigurationError(message, reason=reason, service=Service.SUPABASE)
+
+
+def _quoted(name: str) -> str:
+    """A name or a value as PostgREST reads it literally, whatever characters it has."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _chunks(video_ids: Sequence[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    length = 0
+    for video_id in video_ids:
+        size = len(httpx.QueryParams({"": video_id}).__str__()) + 3
+        if chunk and length + size > MAX_FILTER_LENGTH:
+            yield chunk
+            chunk, length = [], 0
+        chunk.append(video_id)
+        length += size
+    if chunk:
+        yield chunk
+
+
+def _parsed(error: HttpError) -> Mapping[str, object]:
+    try:
+        body = json.loads(error.body)
+    except ValueError:
+        return {}
+    return body if isinstance(body, Mapping) else {}
+
+
+def _code(error: HttpError) -> str:
+    return str(_parsed(error).get("code", ""))
+
+
+def _message(error: HttpError) -> str:
+    return str(_parsed(error).get("message", error.text))

@@ -1,0 +1,192 @@
+"""One policy, one turn: look at it afresh, do what is due, write the status.
+
+The wiring between the API server, the schedule and the scan; decides nothing itself. Whoever calls it sees to it that a
+policy has one turn at a time.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from controller.adapters.events import EventRecorder
+from controller.adapters.kubernetes import Cluster, PolicyKey
+from controller.adapters.services import LiveServices
+from controller.decisions import Failure
+from controller.errors import ConfigurationError, ErrorReason, ScanError
+from controller.policy import Policy, parse_policy
+from controller.reporting import (
+    Findings,
+    after_check,
+    after_invalid,
+    after_plan,
+    after_scan,
+    describe,
+    summary,
+)
+from controller.scan import Outcome, Recovered, Stop, run_scan
+from controller.schedule import Order, Plan, Remembered, Request, Timing, plan
+from controller.settings import REQUESTED_AT, REQUESTED_VIDEO
+from controller.status import ConditionType, PolicyStatus
+
+logger = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+Compute = Callable[[PolicyStatus], PolicyStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a turn needs from outside."""
+
+    cluster: Cluster
+    services: LiveServices
+    events: EventRecorder
+    clock: Clock
+
+
+async def reconcile(key: PolicyKey, tools: Tools, *, due_at: datetime, recheck: bool, stop: Stop) -> None:
+    """Give a policy its turn.
+
+    Args:
+        key: The policy.
+        tools: What a turn needs from outside.
+        due_at: When it was found to be due; the wait for a place since then does not make a scan a missed one.
+        recheck: Whether a Stalled policy is to be checked again.
+        stop: Set to end a scan after its current batch.
+    """
+    manifest = await tools.cluster.policy(key.namespace, key.name)
+    if manifest is None or manifest["metadata"]["uid"] != key.uid or "deletionTimestamp" in manifest["metadata"]:
+        return
+    status = read_status(manifest)
+    try:
+        policy = parse_policy(manifest)
+        planned = plan_policy(policy, manifest, status, now=due_at)
+    except ConfigurationError as error:
+        await _report_invalid(key, tools, manifest, error)
+        return
+    is_new = status.observed_generation != policy.generation
+    if is_new or (recheck and status.condition(ConditionType.STALLED) is not None):
+        await _check(key, policy, planned, tools)
+    if planned.order is not None:
+        await _scan(key, policy, planned, planned.order, tools, stop)
+    elif not is_new:
+        await _write(tools.cluster, key, lambda status: after_plan(status, policy, planned))
+    if planned.missed is not None:
+        await _report_missed(key, planned, tools)
+
+
+def read_status(manifest: Mapping[str, Any]) -> PolicyStatus:
+    """The status of a policy; an empty one if there is none, or none that can be read."""
+    try:
+        return PolicyStatus.model_validate(manifest.get("status") or {})
+    except ValidationError:
+        return PolicyStatus()
+
+
+def plan_policy(policy: Policy, manifest: Mapping[str, Any], status: PolicyStatus, *, now: datetime) -> Plan:
+    """What the schedule and the annotations of a policy say now.
+
+    Raises:
+        ConfigurationError: The schedule is invalid.
+    """
+    spec = policy.spec
+    timing = Timing(spec.schedule, spec.time_zone, spec.starting_deadline, spec.suspend, policy.uid)
+    remembered = Remembered(status.observed_schedule, status.next_schedule_time, status.last_handled_reconcile_at)
+    annotations = manifest["metadata"].get("annotations") or {}
+    request = Request(annotations.get(REQUESTED_AT), annotations.get(REQUESTED_VIDEO) or None)
+    return plan(timing, remembered, request, now=now)
+
+
+async def _check(key: PolicyKey, policy: Policy, planned: Plan, tools: Tools) -> None:
+    """See whether a new or edited policy could be scanned: its Secrets, its table, its deployment."""
+    findings = await _find(policy, tools)
+    now = tools.clock()
+    changed = await _write(tools.cluster, key, lambda status: after_check(status, policy, findings, planned, now=now))
+    if findings.error is not None and changed:
+        logger.warning("%s/%s cannot be scanned: %s", key.namespace, key.name, findings.error)
+        await tools.events.post(key, "Warning", findings.error.reason, findings.error.message)
+
+
+async def _find(policy: Policy, tools: Tools) -> Findings:
+    supabase_answered = False
+    try:
+        async with tools.services.connect(policy) as (table, server):
+            await table.check()
+            supabase_answered = True
+            return Findings(supabase_answered, await server.deployment())
+    except ScanError as error:
+        return Findings(supabase_answered, error=error)
+
+
+async def _scan(key: PolicyKey, policy: Policy, planned: Plan, order: Order, tools: Tools, stop: Stop) -> None:
+    reporter = _Reporter(key, planned, tools)
+    try:
+        await run_scan(policy, order, tools.services, reporter, now=tools.clock(), stop=stop)
+    except Exception as error:
+        # A defect of ours must not look like a scan that never ran, nor be tried again every few seconds.
+        logger.exception("the scan of %s/%s broke off", key.namespace, key.name)
+        problem = ScanError(f"the controller failed: {type(error).__name__}", reason=ErrorReason.INTERNAL_ERROR)
+        await reporter.report(policy, Outcome(order, tools.clock(), error=problem))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reporter:
+    """Step 9 of a scan in a cluster."""
+
+    key: PolicyKey
+    planned: Plan
+    tools: Tools
+
+    async def report(self, policy: Policy, outcome: Outcome) -> None:
+        now = self.tools.clock()
+        await _write(
+            self.tools.cluster, self.key, lambda status: after_scan(status, policy, outcome, self.planned, now=now)
+        )
+        self._log(outcome)
+        await self._post_events(outcome)
+
+    def _log(self, outcome: Outcome) -> None:
+        where, trigger = f"{self.key.namespace}/{self.key.name}", outcome.order.trigger
+        if outcome.error is not None:
+            logger.warning("%s: %s scan failed: %s; %s", where, trigger, outcome.error, summary(outcome))
+        else:
+            logger.info("%s: %s scan: %s", where, trigger, summary(outcome))
+        for result in outcome.results:
+            logger.debug("%s: %s", where, describe(result))
+
+    async def _post_events(self, outcome: Outcome) -> None:
+        post = self.tools.events.post
+        if any(isinstance(result, Recovered) for result in outcome.results):
+            await post(self.key, "Normal", "Recovered", summary(outcome))
+        failures = [result for result in outcome.results if isinstance(result, Failure)]
+        if failures:
+            first = failures[0]
+            text = f"{len(failures)} videos could not be recovered; the first is {first.video_id}: {first.detail}"
+            await post(self.key, "Warning", "RecoveryFailed", text)
+        if outcome.error is not None:
+            await post(self.key, "Warning", outcome.error.reason, outcome.error.message)
+
+
+async def _report_invalid(key: PolicyKey, tools: Tools, manifest: Mapping[str, Any], error: ConfigurationError) -> None:
+    generation, now = manifest["metadata"]["generation"], tools.clock()
+    if await _write(tools.cluster, key, lambda status: after_invalid(status, generation, error, now=now)):
+        logger.warning("%s/%s is invalid: %s", key.namespace, key.name, error)
+        await tools.events.post(key, "Warning", error.reason, error.message)
+
+
+async def _report_missed(key: PolicyKey, planned: Plan, tools: Tools) -> None:
+    caught_up = "it is caught up now" if planned.order is not None else "too long ago to catch up"
+    text = f"no controller was there to scan at {planned.missed:%Y-%m-%d %H:%M %Z}; {caught_up}"
+    logger.warning("%s/%s: %s", key.namespace, key.name, text)
+    await tools.events.post(key, "Warning", "MissedSchedule", text)
+
+
+async def _write(cluster: Cluster, key: PolicyKey, compute: Compute) -> bool:
+    def merged(current: Mapping[str, Any]) -> Mapping[str, Any]:
+        return compute(read_status({"status": current})).to_manifest()
+
+    return await cluster.update_status(key, merged)

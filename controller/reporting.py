@@ -1,0 +1,276 @@
+"""From what happened to what the status says: conditions, counts, records and the summary line.
+
+Pure: no I/O, no clock. Each function takes the status as it is and returns the status as it should be.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+
+from controller.decisions import Failure, Skip
+from controller.durations import format_duration
+from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
+from controller.flow_runs import Deployment
+from controller.policy import Policy
+from controller.scan import Outcome, Recovered, Result
+from controller.schedule import Plan
+from controller.status import (
+    MAX_DECISIONS,
+    MAX_MESSAGE,
+    Condition,
+    ConditionType,
+    DecisionRecord,
+    LastScan,
+    PolicyStatus,
+    ScanRecord,
+    Stuck,
+    Totals,
+)
+
+MAX_DETAIL = 256
+"""Characters of what was seen for one video."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a scan or a check saw of the services.
+
+    Attributes:
+        supabase_answered: Whether Supabase did its part.
+        deployment: What Prefect said of the deployment; `None` if it was not asked or did not answer.
+        error: What went wrong, if anything did.
+    """
+
+    supabase_answered: bool
+    deployment: Deployment | None = None
+    error: ScanError | None = None
+
+
+def after_scan(status: PolicyStatus, policy: Policy, outcome: Outcome, plan: Plan, *, now: datetime) -> PolicyStatus:
+    """The status once a scan is done.
+
+    Args:
+        status: The status before.
+        policy: The policy that was scanned.
+        outcome: How the scan ended.
+        plan: The plan that the scan came from.
+        now: When it was done.
+    """
+    findings = Findings(outcome.stuck is not None, outcome.deployment, outcome.error)
+    record = _record(outcome, now)
+    changes: dict[str, object] = {
+        "last_scan": LastScan(**dict(record), decisions=_decision_records(outcome.results)),
+        "history": (record, *status.history)[: policy.spec.history_limit],
+        "totals": _totals(status.totals, record),
+        "conditions": _conditions(status, policy, findings, summary(outcome), plan, now),
+        "observed_generation": policy.generation,
+        **_planned(status, policy, plan),
+    }
+    if outcome.stuck is not None and outcome.order.video_id is None:
+        changes["stuck"] = _stuck(outcome, now)
+    if outcome.error is None:
+        changes["last_successful_time"] = now
+    if outcome.order.slot is not None:
+        changes["last_schedule_time"] = outcome.order.slot
+    if outcome.order.token is not None:
+        changes["last_handled_reconcile_at"] = outcome.order.token
+    return status.model_copy(update=changes)
+
+
+def after_check(status: PolicyStatus, policy: Policy, findings: Findings, plan: Plan, *, now: datetime) -> PolicyStatus:
+    """The status once a new or edited policy was checked, with no scan; arguments as for `after_scan`."""
+    message = "the policy is valid and both services answer"
+    changes: dict[str, object] = {
+        "conditions": _conditions(status, policy, findings, message, plan, now),
+        "observed_generation": policy.generation,
+        **_planned(status, policy, plan),
+    }
+    return status.model_copy(update=changes)
+
+
+def after_plan(status: PolicyStatus, policy: Policy, plan: Plan) -> PolicyStatus:
+    """The status once the schedule was planned anew, and nothing else happened."""
+    return status.model_copy(update=_planned(status, policy, plan))
+
+
+def after_invalid(status: PolicyStatus, generation: int, error: ScanError, *, now: datetime) -> PolicyStatus:
+    """The status of a policy that cannot even be planned: its schedule or its spec is invalid."""
+    conditions = _merge(status, _failed(error, None), generation, now)
+    changes: dict[str, object] = {
+        "conditions": conditions,
+        "observed_generation": generation,
+        "observed_schedule": None,
+        "next_schedule_time": None,
+    }
+    return status.model_copy(update=changes)
+
+
+def summary(outcome: Outcome) -> str:
+    """The scan in one sentence: for the log, for Events and for people."""
+    counts = Counter(type(result) for result in outcome.results)
+    text = (
+        f"{len(outcome.results)} found: {counts[Recovered]} recovered, {counts[Skip]} skipped, {counts[Failure]} failed"
+    )
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(_reasons(outcome.results).items()))
+    return f"{text} ({reasons})" if reasons else text
+
+
+def describe(result: Result) -> str:
+    """What became of one video, in one line."""
+    if isinstance(result, Recovered):
+        return f"recovered video {result.video_id} by flow run {result.run_id}, attempt {result.attempt}"
+    verb = "skipped" if isinstance(result, Skip) else "failed to recover"
+    return f"{verb} video {result.video_id}: {result.reason}: {result.detail}"
+
+
+def _planned(status: PolicyStatus, policy: Policy, plan: Plan) -> dict[str, object]:
+    spec = policy.spec
+    return {
+        "observed_schedule": None if spec.suspend else f"{spec.schedule} {spec.time_zone}",
+        "next_schedule_time": plan.next_time,
+        "last_missed_time": plan.missed or status.last_missed_time,
+    }
+
+
+def _record(outcome: Outcome, now: datetime) -> ScanRecord:
+    counts = Counter(type(result) for result in outcome.results)
+    return ScanRecord(
+        trigger=outcome.order.trigger,
+        start_time=outcome.started,
+        completion_time=now,
+        found=sum(counts.values()),
+        recovered=counts[Recovered],
+        skipped=counts[Skip],
+        failed=counts[Failure],
+        reasons=_reasons(outcome.results),
+        error=outcome.error.message[:MAX_MESSAGE] if outcome.error else None,
+        video=outcome.order.video_id[:MAX_DETAIL] if outcome.order.video_id else None,
+    )
+
+
+def _reasons(results: list[Result]) -> dict[str, int]:
+    counted = Counter(str(result.reason) for result in results if not isinstance(result, Recovered))
+    return dict(sorted(counted.items()))
+
+
+def _decision_records(results: list[Result]) -> tuple[DecisionRecord, ...]:
+    by_kind: dict[type[Result], list[Result]] = {Failure: [], Recovered: [], Skip: []}
+    for result in results:
+        by_kind[type(result)].append(result)
+    return tuple(_decision_record(result) for result in list(chain(*by_kind.values()))[:MAX_DECISIONS])
+
+
+def _decision_record(result: Result) -> DecisionRecord:
+    if isinstance(result, Recovered):
+        return DecisionRecord(
+            video=result.video_id, decision="Recovered", flow_run=result.run_id, attempt=result.attempt
+        )
+    message = result.detail[:MAX_DETAIL] or None
+    if isinstance(result, Skip):
+        return DecisionRecord(video=result.video_id, decision="Skipped", reason=result.reason, message=message)
+    return DecisionRecord(video=result.video_id, decision="Failed", reason=result.reason, message=message)
+
+
+def _totals(totals: Totals, record: ScanRecord) -> Totals:
+    return totals.model_copy(
+        update={
+            "scans": totals.scans + 1,
+            "recovered": totals.recovered + record.recovered,
+            "failed": totals.failed + record.failed,
+        }
+    )
+
+
+def _stuck(outcome: Outcome, now: datetime) -> Stuck:
+    videos = outcome.stuck or []
+    oldest = min((video.created_at for video in videos), default=None)
+    return Stuck(
+        total=len(videos),
+        oldest_age=format_duration(now - oldest) if oldest else None,
+        by_status=dict(sorted(Counter(video.status for video in videos).items())),
+    )
+
+
+_Draft = dict[ConditionType, tuple[str, str, str] | None]
+"""The status, reason and message that a condition should have; `None` takes it away."""
+
+
+def _conditions(
+    status: PolicyStatus, policy: Policy, findings: Findings, message: str, plan: Plan, now: datetime
+) -> tuple[Condition, ...]:
+    if findings.error is not None:
+        draft = _failed(findings.error, plan.next_time)
+    else:
+        draft = {
+            ConditionType.READY: ("True", "Succeeded", message),
+            ConditionType.STALLED: None,
+            ConditionType.RECONCILING: None,
+        }
+    return _merge(status, {**_services(findings), **draft}, policy.generation, now)
+
+
+def _failed(error: ScanError, next_time: datetime | None) -> _Draft:
+    """Configuration errors wait for an edit (Stalled); all others for the next scan (Reconciling)."""
+    bad = ("True", str(error.reason), error.message)
+    stalled = isinstance(error, ConfigurationError)
+    retrying = not stalled and next_time is not None
+    draft: _Draft = {
+        ConditionType.READY: ("False", str(error.reason), error.message),
+        ConditionType.STALLED: bad if stalled else None,
+        ConditionType.RECONCILING: ("True", "Retrying", "the next scan tries again") if retrying else None,
+    }
+    if error.reason in {ErrorReason.SECRET_NOT_FOUND, ErrorReason.SECRET_FORBIDDEN}:
+        unknown = ("Unknown", str(error.reason), error.message)
+        draft |= {ConditionType.SUPABASE_REACHABLE: unknown, ConditionType.PREFECT_REACHABLE: unknown}
+    return draft
+
+
+def _services(findings: Findings) -> _Draft:
+    draft: _Draft = {}
+    if findings.supabase_answered:
+        draft[ConditionType.SUPABASE_REACHABLE] = ("True", "Answered", "Supabase answers")
+    if findings.deployment is not None:
+        draft[ConditionType.PREFECT_REACHABLE] = ("True", "Answered", "Prefect answers")
+        draft[ConditionType.DEPLOYMENT_READY] = _deployment_ready(findings.deployment)
+    error = findings.error
+    if error is None or error.service is None:
+        return draft
+    bad = ("False", str(error.reason), error.message)
+    if error.service is Service.SUPABASE:
+        draft[ConditionType.SUPABASE_REACHABLE] = bad
+    elif error.reason is ErrorReason.DEPLOYMENT_NOT_FOUND:
+        draft[ConditionType.PREFECT_REACHABLE] = ("True", "Answered", "Prefect answers")
+        draft[ConditionType.DEPLOYMENT_READY] = bad
+    else:
+        draft[ConditionType.PREFECT_REACHABLE] = bad
+    return draft
+
+
+def _deployment_ready(deployment: Deployment) -> tuple[str, str, str]:
+    if deployment.not_ready is None:
+        return "True", "Ready", "the deployment is ready to run recoveries"
+    return "False", deployment.not_ready_reason or "NotReady", deployment.not_ready
+
+
+def _merge(status: PolicyStatus, draft: _Draft, generation: int, now: datetime) -> tuple[Condition, ...]:
+    conditions: dict[str, Condition | None] = {condition.type: condition for condition in status.conditions}
+    for kind, wanted in draft.items():
+        before = conditions.get(kind)
+        if wanted is None:
+            conditions[kind] = None
+            continue
+        state, reason, message = wanted
+        since = before.last_transition_time if before is not None and before.status == state else now
+        conditions[kind] = Condition.model_validate(
+            {
+                "type": str(kind),
+                "status": state,
+                "reason": reason,
+                "message": message[:MAX_MESSAGE],
+                "last_transition_time": since,
+                "observed_generation": generation,
+            }
+        )
+    known = [conditions.pop(kind, None) for kind in ConditionType]
+    return tuple(condition for condition in (*known, *conditions.values()) if condition is not None)

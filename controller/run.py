@@ -1,0 +1,111 @@
+"""The life of one controller process: look before the start, watch, leave in good order."""
+
+import asyncio
+import logging
+import signal
+from datetime import UTC, datetime
+
+import kopf
+from kubernetes.aio.client.exceptions import ApiException
+
+from controller.adapters.events import EventRecorder
+from controller.adapters.kubernetes import (
+    GROUP,
+    PLURAL,
+    TRANSPORT_ERRORS,
+    Cluster,
+    ClusterError,
+    explain,
+    load_configuration,
+)
+from controller.adapters.services import LiveServices
+from controller.dispatch import Dispatcher
+from controller.handlers import make_kopf_settings, make_registry
+from controller.reconcile import Tools
+from controller.settings import FINALIZER, GRACE, Settings
+
+logger = logging.getLogger(__name__)
+
+
+async def run_controller(settings: Settings) -> None:
+    """Watch the policies until a signal says to leave.
+
+    Raises:
+        ClusterError: There is no cluster, no CRD or no permission; the message says which, in one line.
+    """
+    configuration = await load_configuration(settings.kubeconfig, settings.context)
+    cluster = Cluster(configuration)
+    try:
+        policies = await _look(cluster, settings)
+        where = ", ".join(settings.namespaces) or "all namespaces"
+        logger.info("watching %d policies in %s at %s", policies, where, configuration.host)
+        await _watch(cluster, settings)
+    finally:
+        await cluster.close()
+
+
+async def _look(cluster: Cluster, settings: Settings) -> int:
+    """List the policies once: kopf only warns and idles where it cannot."""
+    try:
+        return sum([len(await cluster.list_policies(namespace)) for namespace in settings.namespaces or (None,)])
+    except ApiException as error:
+        if error.status == 404:
+            raise ClusterError(
+                f"the cluster does not know {PLURAL}.{GROUP}; install it with: kubectl apply -f manifests/crd.yaml"
+            ) from None
+        if error.status in {401, 403}:
+            where = "in all namespaces" if not settings.namespaces else f"in {', '.join(settings.namespaces)}"
+            raise ClusterError(
+                f"no permission to list {PLURAL}.{GROUP} {where} ({explain(error)}); "
+                "give the controller the rules of manifests/rbac.yaml, or name its namespaces with --namespace"
+            ) from None
+        raise ClusterError(explain(error)) from None
+    except TRANSPORT_ERRORS as error:
+        raise ClusterError(explain(error)) from None
+
+
+async def _watch(cluster: Cluster, settings: Settings) -> None:
+    def clock() -> datetime:
+        return datetime.now(UTC)  # noqa: TID251
+
+    tools = Tools(cluster, LiveServices(cluster.secret), EventRecorder(cluster, clock), clock)
+    dispatcher = Dispatcher(tools)
+    dispatcher.start(settings.max_concurrent_scans)
+    older_tasks = asyncio.all_tasks()
+    stop = asyncio.Event()
+    operator = await kopf.spawn_tasks(
+        registry=make_registry(dispatcher, settings),
+        settings=make_kopf_settings(),
+        clusterwide=not settings.namespaces,
+        namespaces=settings.namespaces,
+        stop_flag=stop,
+    )
+    _on_signals(dispatcher, stop)  # after kopf has set its own
+    try:
+        await kopf.run_tasks(operator, ignored=older_tasks)
+    finally:
+        await dispatcher.leave(grace=GRACE.total_seconds())
+        await _let_go(cluster, settings)
+    if not stop.is_set():
+        raise ClusterError("the watch on the policies ended; see the log above")
+
+
+def _on_signals(dispatcher: Dispatcher, stop: asyncio.Event) -> None:
+    def leave(name: str) -> None:
+        logger.info("%s: leaving; scans in flight finish their batch", name)
+        dispatcher.ask_to_leave()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave, number.name)
+
+
+async def _let_go(cluster: Cluster, settings: Settings) -> None:
+    """Take our finalizer off, so that policies can be deleted while no controller runs."""
+    try:
+        for namespace in settings.namespaces or (None,):
+            for manifest in await cluster.list_policies(namespace):
+                await cluster.remove_finalizer(manifest, FINALIZER)
+    except (ApiException, *TRANSPORT_ERRORS) as error:
+        logger.warning("the finalizer %s may be left on policies: %s", FINALIZER, explain(error))

@@ -1,0 +1,181 @@
+"""The `.status` of a policy: what the controller writes, and what it remembers by it.
+
+Models only; `controller.reporting` fills them. Nothing in here grows with the number of videos: every list has a bound,
+which the CRD's schema repeats.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+from controller.schedule import Trigger
+
+MAX_DECISIONS = 20
+"""Decisions of the last scan that the status lists; the counts have them all."""
+
+MAX_QUARANTINED = 20
+"""Quarantined videos that the status lists by id."""
+
+MAX_HISTORY = 100
+"""The largest `spec.historyLimit`."""
+
+MAX_MESSAGE = 1024
+"""Characters of a condition's or a decision's message."""
+
+
+def _write_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _read_time(value: object) -> object:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+Time = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    PlainSerializer(_write_time),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A time as Kubernetes writes it: UTC, in whole seconds."""
+
+
+class _Part(BaseModel):
+    # Fields of a newer or older controller are dropped, not refused: the status is only a memory.
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class ConditionType(StrEnum):
+    """The conditions of a policy."""
+
+    READY = "Ready"
+    STALLED = "Stalled"
+    RECONCILING = "Reconciling"
+    SUPABASE_REACHABLE = "SupabaseReachable"
+    PREFECT_REACHABLE = "PrefectReachable"
+    DEPLOYMENT_READY = "DeploymentReady"
+
+
+class Condition(_Part):
+    """One condition, in the form that all Kubernetes tools read."""
+
+    type: str = Field(max_length=64, description="What the condition is about: Ready, Stalled, Reconciling, "
+                      "SupabaseReachable, PrefectReachable or DeploymentReady. Stalled and Reconciling are there only "
+                      "while they are True.")  # fmt: skip
+    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
+    reason: str = Field(max_length=128, description="Why, in one word for programs, such as SecretNotFound.")
+    message: str = Field(max_length=MAX_MESSAGE, description="Why, in a sentence that names what to fix.")
+    last_transition_time: Time = Field(description="When the condition's status last changed.")
+    observed_generation: int = Field(default=0, description="The generation of the spec that it speaks of.")
+
+
+class Stuck(_Part):
+    """The stuck videos that the last scan of all videos found."""
+
+    total: int = Field(default=0, description="How many videos were stuck.")
+    oldest_age: str | None = Field(
+        default=None, max_length=32, description="The age of the oldest one, such as 1h5m; absent if none is stuck."
+    )
+    by_status: Mapping[str, int] = Field(
+        default_factory=dict, max_length=20, description="How many were stuck in each status."
+    )
+
+
+class DecisionRecord(_Part):
+    """What the scan concluded for one video."""
+
+    video: str = Field(max_length=256, description="The id of the video.")
+    decision: Literal["Recovered", "Skipped", "Failed"] = Field(description="Recovered, Skipped or Failed.")
+    reason: str | None = Field(default=None, max_length=64, description="Why it was skipped or failed.")
+    message: str | None = Field(default=None, max_length=256, description="What was seen.")
+    flow_run: str | None = Field(default=None, max_length=64, description="The id of the flow run created for it.")
+    attempt: int | None = Field(default=None, description="Which recovery of this video it is; 1 is the first.")
+
+
+class ScanRecord(_Part):
+    """One scan, in numbers."""
+
+    trigger: Trigger = Field(description="Why it ran: Schedule, Request (an annotation) or CatchUp (a missed one).")
+    start_time: Time = Field(description="When it started.")
+    completion_time: Time = Field(description="When it was done.")
+    found: int = Field(default=0, description="Stuck videos it found.")
+    recovered: int = Field(default=0, description="Videos for which it created a flow run.")
+    skipped: int = Field(default=0, description="Videos it left alone, each with a reason.")
+    failed: int = Field(default=0, description="Videos it could not recover.")
+    reasons: Mapping[str, int] = Field(
+        default_factory=dict, max_length=32, description="How many videos were skipped or failed, by reason."
+    )
+    error: str | None = Field(
+        default=None, max_length=MAX_MESSAGE, description="What ended the scan early, if anything."
+    )
+    video: str | None = Field(default=None, max_length=256, description="The one video a request narrowed it to.")
+
+
+class LastScan(ScanRecord):
+    """The last scan, with its first decisions."""
+
+    decisions: tuple[DecisionRecord, ...] = Field(
+        default=(), max_length=MAX_DECISIONS,
+        description=f"Decisions, failures first, then recoveries, then skips; at most {MAX_DECISIONS}.",
+    )  # fmt: skip
+
+
+class Quarantine(_Part):
+    """Videos that used up their attempts."""
+
+    count: int = Field(default=0, description="How many videos are quarantined.")
+    videos: tuple[str, ...] = Field(
+        default=(), max_length=MAX_QUARANTINED,
+        description=f"Their ids, the oldest videos first; at most {MAX_QUARANTINED}.",
+    )  # fmt: skip
+
+
+class Totals(_Part):
+    """Counts since the policy was created."""
+
+    scans: int = Field(default=0, description="Scans.")
+    recovered: int = Field(default=0, description="Recoveries that scans created.")
+    confirmed: int = Field(default=0, description="Recoveries that were seen to work.")
+    failed: int = Field(default=0, description="Videos that could not be recovered, once for each scan.")
+
+
+class PolicyStatus(_Part):
+    """What the controller last saw and did."""
+
+    observed_generation: int = Field(default=0, description="The generation of the spec that the status speaks of.")
+    observed_schedule: str | None = Field(
+        default=None, max_length=200,
+        description="The schedule and zone that nextScheduleTime was planned for; absent while suspended.",
+    )  # fmt: skip
+    conditions: tuple[Condition, ...] = Field(default=(), max_length=16, description="Conditions, one for each type.")
+    last_handled_reconcile_at: str | None = Field(
+        default=None, max_length=1024,
+        description="The recovery.captiona.cc/requestedAt token that was served last.",
+    )  # fmt: skip
+    last_schedule_time: Time | None = Field(default=None, description="The last scheduled time that a scan served.")
+    next_schedule_time: Time | None = Field(default=None, description="When the schedule fires next.")
+    last_successful_time: Time | None = Field(
+        default=None, description="When the last scan that reached both services was done."
+    )
+    last_missed_time: Time | None = Field(
+        default=None, description="The last scheduled time at which no controller was there to scan."
+    )
+    stuck: Stuck | None = Field(default=None, description="The stuck videos that the last scan of all videos found.")
+    last_scan: LastScan | None = Field(default=None, description="The last scan.")
+    quarantine: Quarantine | None = Field(default=None, description="Videos that used up their attempts.")
+    totals: Totals = Field(default=Totals(), description="Counts since the policy was created.")
+    history: tuple[ScanRecord, ...] = Field(
+        default=(), max_length=MAX_HISTORY, description="Earlier scans, the newest first; at most spec.historyLimit."
+    )
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """The condition of a type, if the status has it."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)
+
+    def to_manifest(self) -> dict[str, object]:
+        """The status as the API server takes it; absent fields are left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
