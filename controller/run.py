@@ -33,12 +33,11 @@ async def run_controller(settings: Settings) -> None:
     Raises:
         ClusterError: There is no cluster, no CRD or no permission; the message says which, in one line.
     """
-    configuration = await load_configuration(settings.kubeconfig, settings.context)
-    cluster = Cluster(configuration)
+    cluster = await Cluster.connect(lambda: load_configuration(settings.kubeconfig, settings.context))
     try:
         policies = await _look(cluster, settings)
         where = ", ".join(settings.namespaces) or "all namespaces"
-        logger.info("watching %d policies in %s at %s", policies, where, configuration.host)
+        logger.info("watching %d policies in %s at %s", policies, where, cluster.address)
         await _watch(cluster, settings)
     finally:
         await cluster.close()
@@ -81,13 +80,15 @@ async def _watch(cluster: Cluster, settings: Settings) -> None:
         stop_flag=stop,
     )
     _on_signals(dispatcher, stop)  # after kopf has set its own
+    problem = ""
     try:
         await kopf.run_tasks(operator, ignored=older_tasks)
-    finally:
-        await dispatcher.leave(grace=GRACE.total_seconds())
-        await _let_go(cluster, settings)
+    except Exception as error:  # noqa: BLE001 - whatever ended the watch: a CRD that was deleted, rights taken away
+        problem = f": {error}"
+    await dispatcher.leave(grace=GRACE.total_seconds())
     if not stop.is_set():
-        raise ClusterError("the watch on the policies ended; see the log above")
+        raise ClusterError(f"the watch on the policies ended{problem}")
+    await _let_go(cluster, settings)
 
 
 def _on_signals(dispatcher: Dispatcher, stop: asyncio.Event) -> None:

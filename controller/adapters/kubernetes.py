@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Self, cast
 
 import aiohttp
 import stamina
@@ -35,7 +35,6 @@ CONFLICTS = 10
 """How often a status is computed anew because somebody else wrote the object in between."""
 
 Manifest = dict[str, Any]
-T = TypeVar("T")
 
 
 class ClusterError(Exception):
@@ -49,6 +48,9 @@ class PolicyKey:
     namespace: str
     name: str
     uid: str
+
+
+LoadConfiguration = Callable[[], Awaitable[client.Configuration]]
 
 
 async def load_configuration(kubeconfig: Path | None, context: str | None) -> client.Configuration:
@@ -82,16 +84,27 @@ async def _load(file: Path | None, context: str | None, configuration: client.Co
 
 
 class Cluster:
-    """A client for the API server.
+    """A client for the API server; made by `connect`."""
 
-    Args:
-        configuration: From `load_configuration`.
-    """
-
-    def __init__(self, configuration: client.Configuration) -> None:
+    def __init__(self, configuration: client.Configuration, load: LoadConfiguration) -> None:
+        self._configuration, self._load = configuration, load
         self._api = client.ApiClient(configuration)
         self._objects = client.CustomObjectsApi(self._api)
         self._core = client.CoreV1Api(self._api)
+
+    @classmethod
+    async def connect(cls, load: LoadConfiguration) -> Self:
+        """Make a client; sends nothing yet.
+
+        Args:
+            load: Reads the configuration; called again when the API server no longer takes the token.
+        """
+        return cls(await load(), load)
+
+    @property
+    def address(self) -> str:
+        """Where the API server is."""
+        return self._configuration.host
 
     async def close(self) -> None:
         """Close the connections."""
@@ -218,6 +231,14 @@ class Cluster:
             await self._once(lambda: self._core.patch_namespaced_event(name, namespace, again, **_MERGE_PATCH))
 
     async def _once(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await call()
+        except ApiException as error:
+            if error.status != 401:
+                raise
+        # Tokens run out: those of cloud providers after minutes, those of Pods after an hour.
+        self._configuration.api_key = (await self._load()).api_key
         async with asyncio.timeout(TIMEOUT):
             return await call()
 

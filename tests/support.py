@@ -1,0 +1,89 @@
+"""What tests of several tiers share: a policy to start from, videos, and a scan of real services without a cluster."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from controller.adapters.services import LiveServices
+from controller.policy import Policy, parse_policy
+from controller.scan import Outcome, run_scan
+from controller.schedule import Order, Trigger
+
+DEPLOYMENT = "captionacc-video-initial-processing/captionacc-prod-video-initial-processing"
+SECRET = "captionacc-credentials"
+
+
+def manifest(**spec: Any) -> dict[str, Any]:
+    """A policy's manifest; keyword arguments are merged into the spec of the design's example."""
+    base = {
+        "supabase": {"secretRef": {"name": SECRET}, "schema": "captionacc"},
+        "prefect": {"secretRef": {"name": SECRET}, "deployment": DEPLOYMENT},
+    }
+    return {
+        "apiVersion": "recovery.captiona.cc/v1alpha1",
+        "kind": "VideoRecoveryPolicy",
+        "metadata": {"name": "captionacc-prod", "namespace": "captionacc", "uid": "uid-1", "generation": 1},
+        "spec": merge(base, spec),
+    }
+
+
+def policy(**spec: Any) -> Policy:
+    """A parsed policy; see `manifest`."""
+    return parse_policy(manifest(**spec))
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep merge; `None` in the changes removes a key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def ago(**time: float) -> str:
+    """A time before now, as a table has it: `ago(minutes=11)`."""
+    return (datetime.now(UTC) - timedelta(**time)).isoformat()
+
+
+@dataclass
+class Collected:
+    """A reporter that keeps the outcomes."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    async def report(self, policy: Policy, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+async def scan(
+    policy: Policy,
+    environment: Mapping[str, str],
+    *,
+    video_id: str | None = None,
+    stop: asyncio.Event | None = None,
+    now: datetime | None = None,
+) -> Outcome:
+    """One scan of real services, with credentials as a Secret would hold them."""
+
+    async def read_secret(namespace: str, name: str) -> Mapping[str, str]:
+        return environment
+
+    order = Order(Trigger.REQUEST, token="test", video_id=video_id)
+    reporter = Collected()
+    outcome = await run_scan(
+        policy,
+        order,
+        LiveServices(read_secret),
+        reporter,
+        now=now or datetime.now(UTC),
+        stop=stop or asyncio.Event(),
+    )
+    assert reporter.outcomes == [outcome]
+    return outcome
