@@ -1,0 +1,58 @@
+# `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := controller devstack demo tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock generate check format test test-unit test-integration test-e2e demo clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed  ## Make .venv from the lock file
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@echo "Installing the packages of requirements.lock into $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: setup  ## Renew requirements.lock from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  --python-version 3.11 --group dev pyproject.toml --output-file requirements.lock
+
+generate: setup  ## Write manifests/crd.yaml from the models
+	$(BIN)/python -m controller.crd --write
+
+check: setup  ## Lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: setup  ## All tests: unit, integration (PostgREST, Prefect), end to end (Kubernetes API server)
+	$(BIN)/python -m devstack build
+	$(BIN)/pytest
+
+test-unit: setup  ## The tests that take seconds
+	$(BIN)/pytest tests/unit
+
+test-integration: setup  ## The tests against real PostgREST and Prefect
+	$(BIN)/pytest -m integration
+
+test-e2e: setup  ## The tests against a real Kubernetes API server
+	$(BIN)/pytest -m e2e
+
+demo: setup  ## See it work on real parts; KEEP=1 leaves them running to play with
+	@$(BIN)/python -m demo $(if $(KEEP),--keep)
+
+clean:  ## Remove .venv and caches of tools (not the built parts in the user's cache)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

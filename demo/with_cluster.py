@@ -1,0 +1,185 @@
+"""The story with a Kubernetes API server: a policy is applied, and its user watches what becomes of the videos."""
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from demo import situations
+from demo.screen import Shell, heading, say, show_command
+from demo.situations import Situation
+from devstack import ControlPlane, Stack
+
+PROJECT = Path(__file__).resolve().parent.parent
+NAMESPACE = "video-recovery-demo"
+POLICY = f"vrp captionacc-prod -n {NAMESPACE}"
+REQUESTED_AT = "recovery.captiona.cc/requestedAt"
+DECISIONS = (
+    "{range .status.lastScan.decisions[*]}"
+    '{.decision}{"\\t"}{.video}{"\\t"}{.reason}{.flowRun}{"\\t"}{.message}{"\\n"}{end}'
+)
+PATIENCE = 60
+"""Seconds to wait for what should take one or two."""
+
+
+def show_with_cluster(stack: Stack, *, keep: bool) -> None:
+    """Tell the whole story; with `keep`, leave everything running until Ctrl-C."""
+    cluster = stack.control_plane
+    worker = stack.worker
+    assert cluster is not None
+    assert worker is not None
+    with tempfile.TemporaryDirectory(prefix="video-recovery-demo-") as directory:
+        shell = Shell(PROJECT, {"kubectl": cluster.kubectl_program}, {"KUBECONFIG": str(cluster.kubeconfig)})
+        heading("Ten videos: four are stuck, the others only look like it")
+        videos = situations.create(stack.supabase, stack.prefect, worker.deployment)
+        show_videos(stack, videos)
+        try:
+            install(shell, stack, Path(directory))
+            with controller(cluster, Path(directory) / "controller.log"):
+                apply_policy(shell)
+                first_scan(shell, stack, videos)
+                second_scan(shell)
+                suspend(shell)
+                if keep:
+                    wait_for_user(stack, cluster, Path(directory) / "controller.log")
+                heading("The policy goes, and takes nothing with it")
+                shell.run(f"kubectl delete {POLICY}")
+        finally:
+            if not cluster.own:
+                shell.run(f"kubectl delete namespace {NAMESPACE} --ignore-not-found --wait=false")
+
+
+def show_videos(stack: Stack, videos: list[Situation]) -> None:
+    """Print the videos with the status that the table has for each now."""
+    say(situations.table(videos, statuses(stack)))
+
+
+def statuses(stack: Stack) -> dict[str, str]:
+    """The status of each video by its id."""
+    return {str(row["id"]): row["status"] for row in stack.supabase.query("select id, status from captionacc.videos")}
+
+
+def install(shell: Shell, stack: Stack, directory: Path) -> None:
+    """Install the CRD and the controller's rights, and put the credentials into a Secret."""
+    heading("Install")
+    shell.run("kubectl apply --server-side -f manifests/crd.yaml -f manifests/rbac.yaml")
+    shell.run("kubectl wait --for=condition=Established crd/videorecoverypolicies.recovery.captiona.cc")
+    shell.run(f"kubectl create namespace {NAMESPACE}")
+    credentials = directory / "credentials.env"
+    credentials.touch(mode=0o600)
+    values = {**stack.supabase.env(), **stack.prefect.env()}
+    credentials.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    create = f"kubectl create secret generic captionacc-credentials -n {NAMESPACE} --from-env-file"
+    shell.run(f"{create}={credentials}", shown=f"{create}=credentials.env")
+
+
+@contextmanager
+def controller(cluster: ControlPlane, log: Path) -> Iterator[None]:
+    """Run the controller with just the rights of its service account; show what it logged at the end."""
+    kubeconfig = cluster.service_account("video-recovery", "video-recovery")
+    show_command("video-recovery run &")
+    command = [sys.executable, "-m", "controller", "run", "--kubeconfig", str(kubeconfig)]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: "watching" in log.read_text() or process.poll() is not None)
+        say(log.read_text().rstrip())
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=PATIENCE)
+    heading("What the controller logged meanwhile")
+    say(log.read_text().rstrip())
+
+
+def apply_policy(shell: Shell) -> None:
+    """Apply the policy and wait until the controller says that it can be run."""
+    heading("One policy, applied")
+    show_command("cat demo/policy.yaml")
+    manifest = yaml.safe_load((PROJECT / "demo" / "policy.yaml").read_text())
+    say(yaml.safe_dump({"spec": manifest["spec"]}, sort_keys=False).rstrip())
+    shell.run("kubectl apply -f demo/policy.yaml")
+    shell.run(f"kubectl wait --for=condition=Ready {POLICY}".replace("vrp ", "vrp/", 1))
+    shell.run(f"kubectl get {POLICY} -o wide")
+
+
+def first_scan(shell: Shell, stack: Stack, videos: list[Situation]) -> None:
+    """Force a scan, and show its decisions and the worker at work."""
+    heading("It would scan at the next quarter of an hour; an annotation asks for a scan now")
+    request_scan(shell)
+    shell.run(f"kubectl get {POLICY}")
+    say("\nWho was recovered, who was skipped, and why:")
+    names = {video.id: video.name for video in videos}
+    decisions = shell.run(
+        f"kubectl get {POLICY} -o jsonpath='{DECISIONS}'", shown=f"kubectl get {POLICY} -o jsonpath=…"
+    )
+    recovered = [line.split("\t")[1] for line in decisions.splitlines() if line.startswith("Recovered")]
+    say("Recovered: " + ", ".join(sorted(names[video_id] for video_id in recovered)))
+    shell.run(f"kubectl events --for VideoRecoveryPolicy/captionacc-prod -n {NAMESPACE}")
+
+    heading("The Prefect worker processes the recovered videos")
+    began = time.monotonic()
+    wait_until(lambda: all(statuses(stack)[video_id] == "ready" for video_id in recovered))
+    say(f"All {len(recovered)} are ready after {time.monotonic() - began:.0f} s:")
+    show_videos(stack, videos)
+
+
+def second_scan(shell: Shell) -> None:
+    """Force another scan: nothing is left to recover, so nothing is triggered."""
+    heading("A second scan triggers nothing: the three that are left have flow runs")
+    request_scan(shell)
+    shell.run(f"kubectl get {POLICY}")
+
+
+def suspend(shell: Shell) -> None:
+    """Suspend the schedule."""
+    heading("Suspended: the schedule rests; requests are still served")
+    shell.run(f'kubectl patch {POLICY} --type=merge -p \'{{"spec": {{"suspend": true}}}}\'')
+    wait_until(lambda: not next_scan(shell))
+    shell.run(f"kubectl get {POLICY} -o wide")
+
+
+def next_scan(shell: Shell) -> str:
+    """When the policy scans next, as its status says."""
+    return shell.look(f"kubectl get {POLICY} -o jsonpath={{.status.nextScheduleTime}}")
+
+
+def request_scan(shell: Shell) -> None:
+    """Ask for a scan by annotation and wait until that request was served."""
+    token = time.strftime("%Y-%m-%dT%H:%M:%S") + f".{time.monotonic_ns() % 1000:03d}"
+    annotate = f"kubectl annotate --overwrite {POLICY} {REQUESTED_AT}="
+    shell.run(annotate + token, shown=annotate + '"$(date -Is)"')
+    handled = f"kubectl get {POLICY} -o jsonpath={{.status.lastHandledReconcileAt}}"
+    wait_until(lambda: shell.look(handled) == token)
+
+
+def wait_for_user(stack: Stack, cluster: ControlPlane, log: Path) -> None:
+    """Say where everything is and leave it running until Ctrl-C."""
+    heading("Everything is left running; Ctrl-C ends it")
+    for line in (
+        f"export KUBECONFIG={cluster.kubeconfig}",
+        f"export PATH={cluster.kubectl_program.parent}:$PATH",
+        f"# Supabase {stack.supabase.url}, Prefect {stack.prefect.api_url}, the controller's log {log}",
+        f"kubectl get vrp -n {NAMESPACE} -w",
+        f"kubectl describe {POLICY}",
+        f'kubectl annotate --overwrite {POLICY} {REQUESTED_AT}="$(date -Is)"',
+        f"kubectl edit {POLICY}",
+        "kubectl explain vrp.spec.stuck.age",
+    ):
+        say(f"  {line}")
+    threading.Event().wait()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition that should soon hold."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"gave up after {PATIENCE} s; this is a defect of the project or a very slow machine")
+        time.sleep(0.1)
