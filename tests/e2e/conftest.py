@@ -1,0 +1,183 @@
+"""A cluster in which the project is installed, controllers as real processes, and a namespace for each test."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devstack import ControlPlane, Prefect, Supabase
+from tests.support import SECRET, manifest
+
+PROJECT = Path(__file__).parents[2]
+REQUESTED_AT = "recovery.captiona.cc/requestedAt"
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: ControlPlane) -> ControlPlane:
+    """The cluster with the CRD and the controller's rights."""
+    cluster.apply(PROJECT / "manifests" / "crd.yaml")
+    cluster.apply(PROJECT / "manifests" / "rbac.yaml")
+    cluster.kubectl(
+        "wait", "--for=condition=Established", "--timeout=30s", "crd/videorecoverypolicies.recovery.captiona.cc"
+    )
+    return cluster
+
+
+@dataclass
+class Controller:
+    """A running controller process."""
+
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout=120)
+
+
+@contextmanager
+def run_controller(kubeconfig: Path, log_file: Path, *arguments: str, expect: str = "watching") -> Iterator[Controller]:
+    """Run the controller until the block ends; at the start, wait for a text in its log or for its end."""
+    command = [sys.executable, "-m", "controller", "run", "-v", "--kubeconfig", str(kubeconfig), *arguments]
+    with log_file.open("ab") as output:
+        process = subprocess.Popen(command, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
+    controller = Controller(process, log_file)
+    try:
+        wait_for(lambda: expect in controller.log or process.poll() is not None, what=f"{expect!r} in the log")
+        yield controller
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def wait_for(condition: Callable[[], Any], *, what: str, seconds: float = 60) -> Any:
+    """Wait for a condition and return its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.1)
+    return value
+
+
+class Namespace:
+    """A namespace with a Secret, and what a user does in it with kubectl."""
+
+    def __init__(self, cluster: ControlPlane, supabase: Supabase, prefect: Prefect) -> None:
+        self.cluster, self.supabase, self.prefect = cluster, supabase, prefect
+        self.name = f"test-{uuid.uuid4().hex[:8]}"
+        cluster.kubectl("create", "namespace", self.name)
+        self.credentials = {**supabase.env(), **prefect.env()}
+        self.create_secret(**self.credentials)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.cluster.kubectl("-n", self.name, *arguments, stdin=stdin)
+
+    def create_secret(self, **values: str) -> None:
+        """Create the Secret, or replace it."""
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": SECRET, "namespace": self.name},
+            "stringData": values,
+        }
+        self.kubectl("delete", "secret", SECRET, "--ignore-not-found")
+        self.kubectl("create", "-f", "-", stdin=json.dumps(secret))
+
+    def apply(self, name: str = "policy", **spec: Any) -> None:
+        """Apply a policy; see `tests.support.manifest`."""
+        body = manifest(**spec)
+        body["metadata"] = {"name": name, "namespace": self.name}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+
+    def patch_spec(self, spec: dict[str, Any]) -> None:
+        self.kubectl("patch", "vrp/policy", "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def patch_status(self, status: dict[str, Any]) -> None:
+        """Change what the controller remembers, as time or another controller would have."""
+        self.kubectl(
+            "patch", "vrp/policy", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+        )
+
+    def get(self, name: str = "policy") -> dict[str, Any]:
+        policy: dict[str, Any] = json.loads(self.kubectl("get", f"vrp/{name}", "-o", "json"))
+        return policy
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self.get().get("status", {})
+        return status
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        """The condition of a type; empty if there is none."""
+        return next((c for c in self.status().get("conditions", []) if c["type"] == kind), {})
+
+    def wait_condition(self, kind: str, status: str, reason: str | None = None, seconds: float = 60) -> dict[str, Any]:
+        def holds() -> dict[str, Any] | None:
+            current = self.get()
+            fresh = current["metadata"]["generation"] == current.get("status", {}).get("observedGeneration")
+            found = self.condition(kind)
+            matches = found.get("status") == status and reason in {None, found.get("reason")}
+            return found if fresh and matches else None
+
+        condition: dict[str, Any] = wait_for(holds, what=f"{kind}={status} {reason or ''}", seconds=seconds)
+        return condition
+
+    def request(self, **annotations: str) -> dict[str, Any]:
+        """Ask for a scan, wait until it was served, and return the status."""
+        token = uuid.uuid4().hex
+        more = [f"recovery.captiona.cc/{name}={value}" for name, value in annotations.items()]
+        self.kubectl("annotate", "--overwrite", "vrp/policy", f"{REQUESTED_AT}={token}", *more)
+        wait_for(lambda: self.status().get("lastHandledReconcileAt") == token, what="the request to be served")
+        return self.status()
+
+    def events(self) -> list[tuple[str, str, str]]:
+        """Type, reason and message of each Event."""
+        items = json.loads(self.kubectl("get", "events", "-o", "json"))["items"]
+        return [(item["type"], item["reason"], item["message"]) for item in items]
+
+
+@pytest.fixture
+def namespace(installed: ControlPlane, supabase: Supabase, prefect: Prefect) -> Iterator[Namespace]:
+    """A fresh namespace; afterwards nothing in it may show a key."""
+    namespace = Namespace(installed, supabase, prefect)
+    yield namespace
+    shown = namespace.kubectl("get", "vrp,events", "-o", "yaml")
+    assert_no_key(shown, namespace)
+
+
+def assert_no_key(text: str, namespace: Namespace) -> None:
+    """No key may be seen anywhere."""
+    supabase = namespace.supabase
+    for key in (supabase.service_role_key, supabase.secret_key, supabase.anon_key):
+        assert key not in text
+
+
+@pytest.fixture
+def kubeconfig(installed: ControlPlane) -> Path:
+    """The kubeconfig of the controller's own service account, with just the rights of `manifests/rbac.yaml`."""
+    return installed.service_account("video-recovery", "video-recovery")
+
+
+@pytest.fixture
+def controller(namespace: Namespace, kubeconfig: Path, tmp_path: Path) -> Iterator[Controller]:
+    """A controller that watches the test's namespace; it must leave in good order and log no traceback and no key."""
+    with run_controller(kubeconfig, tmp_path / "controller.log", "--namespace", namespace.name) as running:
+        yield running
+        if running.process.poll() is None:
+            assert running.stop() == 0, running.log
+    assert "Traceback" not in running.log, running.log
+    assert_no_key(running.log, namespace)
