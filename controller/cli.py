@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 import kopf
+import stamina.instrumentation
 
+from controller.adapters.http import log_retry
 from controller.adapters.kubernetes import ClusterError
 from controller.run import run_controller
 from controller.settings import Settings
@@ -71,3 +73,4 @@ def _configure_logging(*, as_json: bool, verbose: bool) -> None:
     asyncio_logger = logging.getLogger("asyncio")
     asyncio_logger.propagate, asyncio_logger.handlers = True, []
     asyncio_logger.setLevel(logging.WARNING)
+    stamina.instrumentation.set_on_retry_hooks([log_retry])

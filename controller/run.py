@@ -44,23 +44,29 @@ async def run_controller(settings: Settings) -> None:
 
 
 async def _look(cluster: Cluster, settings: Settings) -> int:
-    """List the policies once: kopf only warns and idles where it cannot."""
-    try:
-        return sum([len(await cluster.list_policies(namespace)) for namespace in settings.namespaces or (None,)])
-    except ApiException as error:
-        if error.status == 404:
+    """Count the policies, and see what would go wrong later: kopf only warns and idles where it cannot watch."""
+    count = 0
+    for namespace in settings.namespaces or (None,):
+        where = f"in namespace {namespace}" if namespace else "in all namespaces"
+        try:
+            count += len(await cluster.list_policies(namespace))
+            missing = await cluster.missing_rights(namespace)
+        except ApiException as error:
+            if error.status == 404:
+                raise ClusterError(
+                    f"the cluster does not know {PLURAL}.{GROUP}; install it with: kubectl apply -f manifests/crd.yaml"
+                ) from None
+            if error.status != 403:
+                raise ClusterError(explain(error)) from None
+            missing = ["list"]
+        except TRANSPORT_ERRORS as error:
+            raise ClusterError(explain(error)) from None
+        if missing:
             raise ClusterError(
-                f"the cluster does not know {PLURAL}.{GROUP}; install it with: kubectl apply -f manifests/crd.yaml"
-            ) from None
-        if error.status in {401, 403}:
-            where = "in all namespaces" if not settings.namespaces else f"in {', '.join(settings.namespaces)}"
-            raise ClusterError(
-                f"no permission to list {PLURAL}.{GROUP} {where} ({explain(error)}); "
-                "give the controller the rules of manifests/rbac.yaml, or name its namespaces with --namespace"
-            ) from None
-        raise ClusterError(explain(error)) from None
-    except TRANSPORT_ERRORS as error:
-        raise ClusterError(explain(error)) from None
+                f"no permission to {', '.join(missing)} {PLURAL}.{GROUP} {where}; give the controller's account the "
+                "rules of manifests/rbac.yaml, or name the namespaces it has them for with --namespace"
+            )
+    return count
 
 
 async def _watch(cluster: Cluster, settings: Settings) -> None:

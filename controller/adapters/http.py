@@ -4,6 +4,7 @@ Every failed request becomes a `ServiceError`, unless the adapter that sent it k
 Keys never leave this module in a message: what a service answers is searched for them first.
 """
 
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import cache
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import httpx
 import stamina
+from stamina.instrumentation import RetryDetails
 
 from controller.errors import ErrorReason, Service, ServiceError
 from controller.videos import printable
@@ -31,6 +33,14 @@ RETRIED = frozenset({429, 502, 503, 504, 520, 522, 524})
 """Statuses that pass: every request of a scan may be sent twice, because creating is idempotent."""
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+def log_retry(details: RetryDetails) -> None:
+    """Log that a request is sent again; for `stamina.instrumentation.set_on_retry_hooks`."""
+    cause = details.caused_by
+    logger.debug("trying again in %.1f s: %s", details.wait_for, str(cause) or type(cause).__name__)
 
 
 class HttpError(Exception):

@@ -91,6 +91,7 @@ class Cluster:
         self._api = client.ApiClient(configuration)
         self._objects = client.CustomObjectsApi(self._api)
         self._core = client.CoreV1Api(self._api)
+        self._rights = client.AuthorizationV1Api(self._api)
 
     @classmethod
     async def connect(cls, load: LoadConfiguration) -> Self:
@@ -124,6 +125,22 @@ class Cluster:
             token = page["metadata"].get("continue", "")
             if not token:
                 return policies
+
+    async def missing_rights(self, namespace: str | None) -> list[str]:
+        """What the controller may not do with policies in a namespace, or in all of them: such as `update status`."""
+        wanted = [("watch", ""), ("get", ""), ("patch", ""), ("update", "status")]
+        return [
+            f"{verb} {subresource}".rstrip()
+            for verb, subresource in wanted
+            if not await self._may(verb, subresource, namespace)
+        ]
+
+    async def _may(self, verb: str, subresource: str, namespace: str | None) -> bool:
+        attributes = {"group": GROUP, "resource": PLURAL, "subresource": subresource, "verb": verb}
+        attributes |= {"namespace": namespace} if namespace is not None else {}
+        body: Any = {"spec": {"resourceAttributes": attributes}}
+        review = await self._once(lambda: self._rights.create_self_subject_access_review(body, **_LIMITED))
+        return bool(review.status.allowed)
 
     async def policy(self, namespace: str, name: str) -> Manifest | None:
         """The policy as it is now; `None` if it is gone."""

@@ -430,6 +430,18 @@ def test_without_permission_it_ends_with_one_clear_line(installed, tmp_path):
     assert_one_line(finished, "manifests/rbac.yaml")
 
 
+def test_without_the_right_to_write_status_it_ends_and_names_that_right(installed, tmp_path):
+    installed.kubectl("create", "serviceaccount", "reader", "-n", "default")
+    rule = ("--verb=get,list,watch,patch", "--resource=videorecoverypolicies.recovery.captiona.cc")
+    installed.kubectl("create", "clusterrole", "policy-reader", *rule)
+    bound = ("--clusterrole=policy-reader", "--serviceaccount=default:reader")
+    installed.kubectl("create", "clusterrolebinding", "policy-reader", *bound)
+
+    finished = start_in_vain(installed.service_account("default", "reader"), tmp_path)
+
+    assert_one_line(finished, "no permission to update status videorecoverypolicies")
+
+
 def start_in_vain(kubeconfig: Path, directory: Path) -> Controller:
     with run_controller(
         kubeconfig, directory / f"{time.monotonic_ns()}.log", expect="will not be logged"
