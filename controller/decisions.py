@@ -146,9 +146,11 @@ def _active_flow_run(video: Video, index: FlowRunIndex) -> Skip | None:
 
 
 def _recently_processed(video: Video, index: FlowRunIndex, spec: PolicySpec, now: datetime) -> Skip | None:
-    horizon = now - spec.stuck.recent_run_window
+    window = spec.stuck.recent_run_window
+    if not window:
+        return None
     for run in index.of(video.id):
-        if run.end_time is not None and run.end_time >= horizon:
+        if run.end_time is not None and now - run.end_time < window:
             return Skip(video, SkipReason.RECENTLY_PROCESSED, f"flow run {run.name} ended {run.state} just now")
     return None
 

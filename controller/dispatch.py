@@ -8,7 +8,7 @@ whatever was started after it.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from kubernetes.aio.client.exceptions import ApiException
@@ -17,7 +17,8 @@ from controller.adapters.kubernetes import TRANSPORT_ERRORS, ClusterError, Polic
 from controller.errors import ConfigurationError
 from controller.policy import parse_policy
 from controller.reconcile import Tools, plan_policy, read_status, reconcile
-from controller.settings import RECHECK, REQUESTED_AT
+from controller.schedule import request_token
+from controller.settings import LONGEST_BACK_OFF, RECHECK, REQUESTED_AT, TICK
 from controller.status import ConditionType
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Dispatcher:
         self._at_work: set[PolicyKey] = set()
         self._gone: set[PolicyKey] = set()
         self._checked_at: dict[PolicyKey, datetime] = {}
+        self._failures: dict[PolicyKey, int] = {}
+        self._not_before: dict[PolicyKey, datetime] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._leaving = False
 
@@ -79,17 +82,20 @@ class Dispatcher:
     def forget(self, key: PolicyKey) -> None:
         """A policy is being deleted: end its scan after the current batch, and start no other."""
         self._due_at.pop(key, None)
-        self._checked_at.pop(key, None)
+        for memory in (self._checked_at, self._failures, self._not_before):
+            memory.pop(key, None)
         if key in self._at_work:
             self._gone.add(key)
 
     def _is_due(self, key: PolicyKey, manifest: Mapping[str, Any], now: datetime) -> bool:
+        if key in self._not_before and now < self._not_before[key]:
+            return False
         # Most ticks end here, on plain comparisons; only what may be due is planned.
         raw = manifest.get("status") or {}
         if raw.get("observedGeneration") != manifest["metadata"].get("generation"):
             return True
-        requested = (manifest["metadata"].get("annotations") or {}).get(REQUESTED_AT)
-        if requested and requested != raw.get("lastHandledReconcileAt"):
+        requested = request_token((manifest["metadata"].get("annotations") or {}).get(REQUESTED_AT))
+        if requested is not None and requested != raw.get("lastHandledReconcileAt"):
             return True
         stalled = any(condition.get("type") == ConditionType.STALLED for condition in raw.get("conditions", ()))
         if stalled and self._may_recheck(key, now):
@@ -109,16 +115,18 @@ class Dispatcher:
 
     async def _work(self) -> None:
         while (key := await self._queue.get()) is not None:
-            due_at = self._due_at.pop(key, None)
-            if due_at is None or self._leaving:
-                continue
+            if key in self._at_work or key not in self._due_at or self._leaving:
+                continue  # an entry that outlived its reason: the policy was forgotten in between
+            due_at = self._due_at.pop(key)
             self._at_work.add(key)
             try:
                 await self._turn(key, due_at)
             finally:
                 self._at_work.discard(key)
                 self._gone.discard(key)
-            if key in self._due_at:
+            if key in self._not_before:
+                self._due_at.pop(key, None)  # a tick takes it up again when the wait is over
+            elif key in self._due_at:
                 self._queue.put_nowait(key)
 
     async def _turn(self, key: PolicyKey, due_at: datetime) -> None:
@@ -129,9 +137,20 @@ class Dispatcher:
             await self._reconcile(key, self._tools, due_at=due_at, recheck=recheck, stop=stop)
         except (ApiException, ClusterError, *TRANSPORT_ERRORS) as error:
             problem = str(error) if isinstance(error, ClusterError) else explain(error)
-            logger.warning("%s/%s: %s; trying again at the next tick", key.namespace, key.name, problem)
+            logger.warning("%s/%s: %s; trying again in %s", key.namespace, key.name, problem, self._back_off(key))
         except Exception:
-            logger.exception("%s/%s: the controller failed; trying again at the next tick", key.namespace, key.name)
+            again = self._back_off(key)
+            logger.exception("%s/%s: the controller failed; trying again in %s", key.namespace, key.name, again)
+        else:
+            self._failures.pop(key, None)
+            self._not_before.pop(key, None)
+
+    def _back_off(self, key: PolicyKey) -> timedelta:
+        """Put off the next turn, longer each time: a status that cannot be written must not mean endless scans."""
+        self._failures[key] = failures = self._failures.get(key, 0) + 1
+        wait: timedelta = min(TICK * 2 ** min(failures - 1, 10), LONGEST_BACK_OFF)
+        self._not_before[key] = self._tools.clock() + wait
+        return wait
 
 
 class _Stop:

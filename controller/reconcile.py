@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from controller.adapters.events import EventRecorder
 from controller.adapters.kubernetes import Cluster, PolicyKey
 from controller.adapters.services import LiveServices
+from controller.conditions import Findings
 from controller.decisions import Failure
 from controller.errors import ConfigurationError, ErrorReason, ScanError
 from controller.policy import Policy, parse_policy
 from controller.reporting import (
-    Findings,
     after_check,
     after_invalid,
     after_plan,
@@ -28,7 +28,7 @@ from controller.reporting import (
     summary,
 )
 from controller.scan import Outcome, Recovered, Stop, run_scan
-from controller.schedule import Order, Plan, Remembered, Request, Timing, plan
+from controller.schedule import Order, Plan, Remembered, Request, Timing, plan, request_token
 from controller.settings import REQUESTED_AT, REQUESTED_VIDEO
 from controller.status import ConditionType, PolicyStatus
 
@@ -97,7 +97,7 @@ def plan_policy(policy: Policy, manifest: Mapping[str, Any], status: PolicyStatu
     timing = Timing(spec.schedule, spec.time_zone, spec.starting_deadline, spec.suspend, policy.uid)
     remembered = Remembered(status.observed_schedule, status.next_schedule_time, status.last_handled_reconcile_at)
     annotations = manifest["metadata"].get("annotations") or {}
-    request = Request(annotations.get(REQUESTED_AT), annotations.get(REQUESTED_VIDEO) or None)
+    request = Request(request_token(annotations.get(REQUESTED_AT)), annotations.get(REQUESTED_VIDEO) or None)
     return plan(timing, remembered, request, now=now)
 
 
@@ -179,8 +179,9 @@ async def _report_invalid(key: PolicyKey, tools: Tools, manifest: Mapping[str, A
 
 
 async def _report_missed(key: PolicyKey, planned: Plan, tools: Tools) -> None:
-    caught_up = "it is caught up now" if planned.order is not None else "too long ago to catch up"
-    text = f"no controller was there to scan at {planned.missed:%Y-%m-%d %H:%M %Z}; {caught_up}"
+    caught_up = planned.order is not None and planned.order.slot == planned.missed
+    what_now = "it is caught up now" if caught_up else "it is not caught up"
+    text = f"no scan could start at {planned.missed:%Y-%m-%d %H:%M %Z}; {what_now}"
     logger.warning("%s/%s: %s", key.namespace, key.name, text)
     await tools.events.post(key, "Warning", "MissedSchedule", text)
 

@@ -1,25 +1,22 @@
-"""From what happened to what the status says: conditions, counts, records and the summary line.
+"""From what happened to what the status says: counts, records and the summary line.
 
 Pure: no I/O, no clock. Each function takes the status as it is and returns the status as it should be.
 """
 
 from collections import Counter
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 
+from controller.conditions import Findings, conditions, conditions_of_invalid
 from controller.decisions import Failure, Skip
 from controller.durations import format_duration
-from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
-from controller.flow_runs import Deployment
+from controller.errors import ScanError
 from controller.policy import Policy
 from controller.scan import Outcome, Recovered, Result
-from controller.schedule import Plan
+from controller.schedule import Plan, request_token
 from controller.status import (
     MAX_DECISIONS,
     MAX_MESSAGE,
-    Condition,
-    ConditionType,
     DecisionRecord,
     LastScan,
     PolicyStatus,
@@ -27,24 +24,10 @@ from controller.status import (
     Stuck,
     Totals,
 )
+from controller.videos import shown
 
 MAX_DETAIL = 256
 """Characters of what was seen for one video."""
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What a scan or a check saw of the services.
-
-    Attributes:
-        supabase_answered: Whether Supabase did its part.
-        deployment: What Prefect said of the deployment; `None` if it was not asked or did not answer.
-        error: What went wrong, if anything did.
-    """
-
-    supabase_answered: bool
-    deployment: Deployment | None = None
-    error: ScanError | None = None
 
 
 def after_scan(status: PolicyStatus, policy: Policy, outcome: Outcome, plan: Plan, *, now: datetime) -> PolicyStatus:
@@ -63,7 +46,7 @@ def after_scan(status: PolicyStatus, policy: Policy, outcome: Outcome, plan: Pla
         "last_scan": LastScan(**dict(record), decisions=_decision_records(outcome.results)),
         "history": (record, *status.history)[: policy.spec.history_limit],
         "totals": _totals(status.totals, record),
-        "conditions": _conditions(status, policy, findings, summary(outcome), plan, now),
+        "conditions": conditions(status, policy, findings, summary(outcome), plan, now=now),
         "observed_generation": policy.generation,
         **_planned(status, policy, plan),
     }
@@ -74,7 +57,7 @@ def after_scan(status: PolicyStatus, policy: Policy, outcome: Outcome, plan: Pla
     if outcome.order.slot is not None:
         changes["last_schedule_time"] = outcome.order.slot
     if outcome.order.token is not None:
-        changes["last_handled_reconcile_at"] = outcome.order.token
+        changes["last_handled_reconcile_at"] = request_token(outcome.order.token)
     return status.model_copy(update=changes)
 
 
@@ -82,7 +65,7 @@ def after_check(status: PolicyStatus, policy: Policy, findings: Findings, plan: 
     """The status once a new or edited policy was checked, with no scan; arguments as for `after_scan`."""
     message = "the policy is valid and both services answer"
     changes: dict[str, object] = {
-        "conditions": _conditions(status, policy, findings, message, plan, now),
+        "conditions": conditions(status, policy, findings, message, plan, now=now),
         "observed_generation": policy.generation,
         **_planned(status, policy, plan),
     }
@@ -96,9 +79,8 @@ def after_plan(status: PolicyStatus, policy: Policy, plan: Plan) -> PolicyStatus
 
 def after_invalid(status: PolicyStatus, generation: int, error: ScanError, *, now: datetime) -> PolicyStatus:
     """The status of a policy that cannot even be planned: its schedule or its spec is invalid."""
-    conditions = _merge(status, _failed(error, None), generation, now)
     changes: dict[str, object] = {
-        "conditions": conditions,
+        "conditions": conditions_of_invalid(status, generation, error, now=now),
         "observed_generation": generation,
         "observed_schedule": None,
         "next_schedule_time": None,
@@ -145,7 +127,7 @@ def _record(outcome: Outcome, now: datetime) -> ScanRecord:
         failed=counts[Failure],
         reasons=_reasons(outcome.results),
         error=outcome.error.message[:MAX_MESSAGE] if outcome.error else None,
-        video=outcome.order.video_id[:MAX_DETAIL] if outcome.order.video_id else None,
+        video=shown(outcome.order.video_id) if outcome.order.video_id else None,
     )
 
 
@@ -190,87 +172,3 @@ def _stuck(outcome: Outcome, now: datetime) -> Stuck:
         oldest_age=format_duration(now - oldest) if oldest else None,
         by_status=dict(sorted(Counter(video.status for video in videos).items())),
     )
-
-
-_Draft = dict[ConditionType, tuple[str, str, str] | None]
-"""The status, reason and message that a condition should have; `None` takes it away."""
-
-
-def _conditions(
-    status: PolicyStatus, policy: Policy, findings: Findings, message: str, plan: Plan, now: datetime
-) -> tuple[Condition, ...]:
-    if findings.error is not None:
-        draft = _failed(findings.error, plan.next_time)
-    else:
-        draft = {
-            ConditionType.READY: ("True", "Succeeded", message),
-            ConditionType.STALLED: None,
-            ConditionType.RECONCILING: None,
-        }
-    return _merge(status, {**_services(findings), **draft}, policy.generation, now)
-
-
-def _failed(error: ScanError, next_time: datetime | None) -> _Draft:
-    """Configuration errors wait for an edit (Stalled); all others for the next scan (Reconciling)."""
-    bad = ("True", str(error.reason), error.message)
-    stalled = isinstance(error, ConfigurationError)
-    retrying = not stalled and next_time is not None
-    draft: _Draft = {
-        ConditionType.READY: ("False", str(error.reason), error.message),
-        ConditionType.STALLED: bad if stalled else None,
-        ConditionType.RECONCILING: ("True", "Retrying", "the next scan tries again") if retrying else None,
-    }
-    if error.reason in {ErrorReason.SECRET_NOT_FOUND, ErrorReason.SECRET_FORBIDDEN}:
-        unknown = ("Unknown", str(error.reason), error.message)
-        draft |= {ConditionType.SUPABASE_REACHABLE: unknown, ConditionType.PREFECT_REACHABLE: unknown}
-    return draft
-
-
-def _services(findings: Findings) -> _Draft:
-    draft: _Draft = {}
-    if findings.supabase_answered:
-        draft[ConditionType.SUPABASE_REACHABLE] = ("True", "Answered", "Supabase answers")
-    if findings.deployment is not None:
-        draft[ConditionType.PREFECT_REACHABLE] = ("True", "Answered", "Prefect answers")
-        draft[ConditionType.DEPLOYMENT_READY] = _deployment_ready(findings.deployment)
-    error = findings.error
-    if error is None or error.service is None:
-        return draft
-    bad = ("False", str(error.reason), error.message)
-    if error.service is Service.SUPABASE:
-        draft[ConditionType.SUPABASE_REACHABLE] = bad
-    elif error.reason is ErrorReason.DEPLOYMENT_NOT_FOUND:
-        draft[ConditionType.PREFECT_REACHABLE] = ("True", "Answered", "Prefect answers")
-        draft[ConditionType.DEPLOYMENT_READY] = bad
-    else:
-        draft[ConditionType.PREFECT_REACHABLE] = bad
-    return draft
-
-
-def _deployment_ready(deployment: Deployment) -> tuple[str, str, str]:
-    if deployment.not_ready is None:
-        return "True", "Ready", "the deployment is ready to run recoveries"
-    return "False", deployment.not_ready_reason or "NotReady", deployment.not_ready
-
-
-def _merge(status: PolicyStatus, draft: _Draft, generation: int, now: datetime) -> tuple[Condition, ...]:
-    conditions: dict[str, Condition | None] = {condition.type: condition for condition in status.conditions}
-    for kind, wanted in draft.items():
-        before = conditions.get(kind)
-        if wanted is None:
-            conditions[kind] = None
-            continue
-        state, reason, message = wanted
-        since = before.last_transition_time if before is not None and before.status == state else now
-        conditions[kind] = Condition.model_validate(
-            {
-                "type": str(kind),
-                "status": state,
-                "reason": reason,
-                "message": message[:MAX_MESSAGE],
-                "last_transition_time": since,
-                "observed_generation": generation,
-            }
-        )
-    known = [conditions.pop(kind, None) for kind in ConditionType]
-    return tuple(condition for condition in (*known, *conditions.values()) if condition is not None)

@@ -6,7 +6,7 @@ when the schedule fires next. It never fires for a time before the schedule was 
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
@@ -22,6 +22,10 @@ MAX_JITTER = timedelta(seconds=60)
 
 JITTER_SHARE = 0.1
 """The share of the gap between two scheduled times that the jitter may take, up to `MAX_JITTER`."""
+
+
+LONGEST_CLOCK_CHANGE = timedelta(hours=2)
+"""No zone changes its clock by more."""
 
 
 class Trigger(StrEnum):
@@ -63,12 +67,21 @@ class Remembered:
     handled_request: str | None = None
 
 
+MAX_TOKEN = 1024
+"""Characters of a request token that count: as many as the status keeps of the one that was served."""
+
+
+def request_token(annotation: str | None) -> str | None:
+    """The token that an annotation holds; `None` if it asks for nothing."""
+    return annotation[:MAX_TOKEN] if annotation else None
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the annotations ask for.
 
     Attributes:
-        token: Any text; a scan is owed while it differs from the token served last.
+        token: From `request_token`; a scan is owed while it differs from the token served last.
         video_id: Narrows the scan to one video.
     """
 
@@ -132,12 +145,15 @@ def _plan_schedule(
     planned = remembered.next_time
     if upcoming is None or planned is None or remembered.observed_schedule != timing.fingerprint:
         return Plan(None, upcoming)  # suspended, new, edited or resumed: only the future counts
-    start = planned + schedule.jitter(planned, timing.uid)
-    if now < start:
+    if now < planned:
         return Plan(None, planned)
-    if now - start <= ON_TIME:
-        return Plan(Order(Trigger.SCHEDULE, planned), upcoming)
     latest = schedule.at_or_before(now)
+    earlier_missed = schedule.before(latest) if latest > planned else None
+    start = latest + schedule.jitter(latest, timing.uid)
+    if now < start:
+        return Plan(None, latest, earlier_missed)
+    if now - start <= ON_TIME:
+        return Plan(Order(Trigger.SCHEDULE, latest), upcoming, earlier_missed)
     if now - latest < timing.starting_deadline:
         return Plan(Order(Trigger.CATCH_UP, latest), upcoming, missed=latest)
     return Plan(None, upcoming, missed=latest)
@@ -169,12 +185,21 @@ class Schedule:
         )
 
     def after(self, moment: datetime) -> datetime:
-        """The first scheduled time after a moment, in the schedule's zone."""
-        return next(CronSim(self._line, moment.astimezone(self._zone)))
+        """The first scheduled time after a moment, in UTC."""
+        # Where an hour comes twice, cronsim begins with times of the first that are over in the second.
+        times = (time.astimezone(UTC) for time in CronSim(self._line, moment.astimezone(self._zone)))
+        return next(time for time in times if time > moment)
 
     def at_or_before(self, moment: datetime) -> datetime:
-        """The last scheduled time that is not after a moment, in the schedule's zone."""
-        return next(CronSim(self._line, moment.astimezone(self._zone) + timedelta(seconds=1), reverse=True))
+        """The last scheduled time that is not after a moment, in UTC."""
+        # Going back from within an hour that comes twice, cronsim leaves out what is later on the clock.
+        start = (moment + LONGEST_CLOCK_CHANGE).astimezone(self._zone)
+        times = (time.astimezone(UTC) for time in CronSim(self._line, start, reverse=True))
+        return next(time for time in times if time <= moment)
+
+    def before(self, moment: datetime) -> datetime:
+        """The last scheduled time before a moment, in UTC."""
+        return self.at_or_before(moment - timedelta(microseconds=1))
 
     def jitter(self, slot: datetime, uid: str) -> timedelta:
         """By how much the policy with this uid puts off the scan of a scheduled time: always the same for one gap."""

@@ -20,6 +20,9 @@ TICK = timedelta(seconds=10)
 RECHECK = timedelta(seconds=30)
 """How often a Stalled policy is checked again, so that a Secret that was put right is seen without an edit."""
 
+LONGEST_BACK_OFF = timedelta(minutes=5)
+"""The longest wait after a turn that failed for want of the API server; the first one is a tick."""
+
 GRACE = timedelta(seconds=90)
 """How long scans in flight get to finish their batch and write their status when the controller leaves."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from controller.schedule import Trigger
+from controller.schedule import MAX_TOKEN, Trigger
 
 MAX_DECISIONS = 20
 """Decisions of the last scan that the status lists; the counts have them all."""
@@ -153,7 +153,7 @@ class PolicyStatus(_Part):
     )  # fmt: skip
     conditions: tuple[Condition, ...] = Field(default=(), max_length=16, description="Conditions, one for each type.")
     last_handled_reconcile_at: str | None = Field(
-        default=None, max_length=1024,
+        default=None, max_length=MAX_TOKEN,
         description="The recovery.captiona.cc/requestedAt token that was served last.",
     )  # fmt: skip
     last_schedule_time: Time | None = Field(default=None, description="The last scheduled time that a scan served.")

@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 from controller.policy import Columns, PolicySpec, Stuck, placeholders
 
@@ -105,12 +104,10 @@ def youngest_age(stuck: Stuck) -> timedelta:
 
 def same_id(video_id: str) -> str:
     """The id in the form in which two spellings of one UUID are equal; any other id as it is."""
-    try:
-        return str(UUID(video_id)) if len(video_id) == 36 else video_id
-    except ValueError:
-        return video_id
+    return video_id.lower() if _UUID.fullmatch(video_id) else video_id
 
 
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -138,8 +135,13 @@ def render(template: str, row: Row) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with every control, format and unassigned character replaced, so that it can break no output."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" else c for c in text)
+    """The text with every control, format, line-ending and unassigned character replaced: it can break no output."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if _breaks_output(character) else character for character in text)
+
+
+def _breaks_output(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "C" or category in {"Zl", "Zp"}
 
 
 def shown(value: object) -> str:

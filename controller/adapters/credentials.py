@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+import httpx
+
 from controller.errors import ConfigurationError, ErrorReason, Service
 
 SUPABASE_URL = "SUPABASE_URL"
@@ -75,8 +77,8 @@ class _Place:
             raise self.missing(name, f"the address, such as {example}")
         try:
             parts = urlsplit(text)
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:
+            usable = httpx.URL(text).scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except (ValueError, httpx.InvalidURL):
             usable = False
         if not usable or any(c.isspace() or not c.isprintable() for c in text):
             raise self.error(ErrorReason.INVALID_URL, name, f"is no http(s) address; write one such as {example}")

@@ -97,9 +97,11 @@ class Channel:
     async def _raise_for_status(self, response: httpx.Response) -> None:
         if response.is_redirect:
             raise HttpError(response.status_code, "a redirect; write the address it leads to")
+        await response.aread()
         if not response.is_success:
-            await response.aread()
             raise HttpError(response.status_code, self.clean(response.text), _retry_after(response), response.text)
+        if not response.content:
+            raise self.unexpected("nothing")
 
     async def send(self, request: Callable[[], Awaitable[T]]) -> T:
         """Run a request, again while it fails in a way that passes.
@@ -119,7 +121,8 @@ class Channel:
         except httpx.DecodingError as error:
             raise self.unexpected(str(error)) from None
         except httpx.TransportError as error:
-            raise self._failed(ErrorReason.UNREACHABLE, str(error) or type(error).__name__) from None
+            problem = self.clean(str(error)) or type(error).__name__
+            raise self._failed(ErrorReason.UNREACHABLE, f"cannot be reached: {problem}") from None
         raise AssertionError("retry_context returns or raises")
 
     def refused(self, error: HttpError) -> ServiceError:

@@ -1,20 +1,18 @@
 """Prefect: reads the flow runs, creates the recoveries. Never changes or deletes a run.
 
-The index is complete or an error is raised. Pages follow `expected_start_time`, which Prefect sets once and never
-changes, so runs that come and go in between shift nothing; runs that share one instant are told apart by leaving out
-those already seen.
+The index is complete or an error is raised.
 """
 
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import httpx
 
 from controller.adapters.http import Channel, HttpError
+from controller.adapters.prefect_api import Json, PrefectApi
 from controller.decisions import Recover
 from controller.errors import ConfigurationError, ErrorReason, Service
 from controller.flow_runs import ACTIVE, ENDED, Deployment, FlowRun, Recoveries, Recovery, StateType, idempotency_key
@@ -33,8 +31,6 @@ OWN_RUNS_LEFT_OUT = 1000
 
 DATABASE_LOCKED = "database is locked"
 """What a Prefect server on SQLite says of runs that it could not create because it was writing something else."""
-
-Json = Mapping[str, object]
 
 
 def authorization(api_key: str | None, auth_string: str | None) -> dict[str, str]:
@@ -60,15 +56,14 @@ async def open_server(
     """
     channel = Channel(Service.PREFECT, "PREFECT_API_URL", secrets)
     async with channel.client(base_url=url.rstrip("/"), headers=headers) as http:
-        yield PrefectServer(http, channel, prefect)
+        yield PrefectServer(PrefectApi(http, channel), prefect)
 
 
 class PrefectServer:
     """A Prefect server or Prefect Cloud; see `controller.scan.FlowServer`."""
 
-    def __init__(self, http: httpx.AsyncClient, channel: Channel, prefect: Prefect) -> None:
-        self._http, self._channel, self._prefect = http, channel, prefect
-        self._looked_at: datetime | None = None
+    def __init__(self, api: PrefectApi, prefect: Prefect) -> None:
+        self._api, self._channel, self._prefect = api, api.channel, prefect
         self._horizon = datetime.max.replace(tzinfo=UTC)
         self._own_runs: list[str] = []
         self._has_bulk_route = True
@@ -81,14 +76,14 @@ class PrefectServer:
         """
         flow, name = self._prefect.deployment.split("/", 1)
         try:
-            found = await self._get(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
+            found = await self._api.get(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
         except HttpError as error:
             # A server that does not know the address answers 404 as well, but does not speak of deployments.
             if error.status == 404 and "deployment" in error.text.lower():
                 raise self._no_deployment() from None
             raise self._channel.refused(error) from None
         reason, message = await self._what_keeps_it(found)
-        return Deployment(self._text(found, "id"), self._text(found, "flow_id"), message, reason)
+        return Deployment(self._api.text(found, "id"), self._api.text(found, "flow_id"), message, reason)
 
     def _no_deployment(self) -> ConfigurationError:
         return ConfigurationError(
@@ -109,76 +104,46 @@ class PrefectServer:
                 return None, None
             return "DeploymentNotReady", f"nothing serves deployment {name!r}; start the process that does"
         pool_path = f"/work_pools/{quote(pool_name, safe='')}"
-        pool = await self._look(pool_path)
+        pool = await self._api.look(pool_path)
         if pool.get("is_paused"):
             return "WorkPoolPaused", f"work pool {pool_name!r} is paused; resume it in Prefect"
         if pool.get("status") != "READY":
             return "NoWorkerReady", f"no worker polls work pool {pool_name!r}; start one"
         queue_name = self._prefect.work_queue or deployment.get("work_queue_name")
         if isinstance(queue_name, str):
-            queue = await self._look(f"{pool_path}/queues/{quote(queue_name, safe='')}", missing_ok=True)
+            queue = await self._api.look(f"{pool_path}/queues/{quote(queue_name, safe='')}", missing_ok=True)
             if queue.get("is_paused"):
                 return "WorkQueuePaused", f"work queue {queue_name!r} is paused; resume it in Prefect"
         return None, None
 
     async def flow_runs(self, *, ended_since: datetime) -> list[FlowRun]:
         """See `controller.scan.FlowServer.flow_runs`."""
-        self._looked_at, self._horizon = None, ended_since
+        self._api.answered_at, self._horizon = None, ended_since
         # First the active ones: a run that ends in between is then found among the ended ones, never in neither.
-        active = await self._runs({"state": {"type": {"any_": sorted(ACTIVE)}}}, self._flows())
+        active = await self._runs({"state": {"type": {"any_": sorted(ACTIVE)}}})
         ended = {"state": {"type": {"any_": sorted(ENDED)}}, "end_time": {"after_": ended_since.isoformat()}}
-        return active + await self._runs(ended, self._flows())
+        return active + await self._runs(ended)
 
     async def appeared(self) -> list[FlowRun]:
         """See `controller.scan.FlowServer.appeared`."""
-        since, self._looked_at = (self._looked_at or self._horizon) - OVERLAP, None
-        mine = self._own_runs[-OWN_RUNS_LEFT_OUT:]
-        return await self._runs({}, self._flows(), after=since.isoformat(), leave_out=mine)
+        since, self._api.answered_at = (self._api.answered_at or self._horizon) - OVERLAP, None
+        return await self._runs({}, after=since.isoformat(), leave_out=self._own_runs[-OWN_RUNS_LEFT_OUT:])
 
-    def _flows(self) -> Json:
-        return {"name": {"any_": list(self._prefect.flows)}} if self._prefect.flows else {}
-
-    async def _runs(
-        self, flow_runs: Json, flows: Json, *, after: str | None = None, leave_out: Sequence[str] = ()
-    ) -> list[FlowRun]:
-        """All runs that a filter finds, page by page; no `limit` is sent, so that a page is as long as allowed."""
-        runs: list[FlowRun] = []
-        seen_at_cursor: list[str] = []
-        while page := await self._page(flow_runs, flows, after, [*leave_out, *seen_at_cursor]):
-            runs += [self._run(raw) for raw in page]
-            cursor = page[-1].get("expected_start_time")
-            if cursor != after:
-                seen_at_cursor = []
-            seen_at_cursor += [self._text(raw, "id") for raw in page if raw.get("expected_start_time") == cursor]
-            after = cursor if isinstance(cursor, str) else None
-        return runs
-
-    async def _page(self, flow_runs: Json, flows: Json, after: str | None, leave_out: Sequence[str]) -> list[Json]:
-        wanted = dict(flow_runs)
-        if after:
-            wanted["expected_start_time"] = {"after_": after}
-        if leave_out:
-            wanted["id"] = {"not_any_": list(leave_out)}
-        body = {"sort": "EXPECTED_START_TIME_ASC", "flow_runs": wanted, **({"flows": flows} if flows else {})}
-        try:
-            page = await self._ask("/flow_runs/filter", body)
-        except HttpError as error:
-            raise self._channel.refused(error) from None
-        if not isinstance(page, list) or not all(isinstance(run, Mapping) for run in page):
-            raise self._channel.unexpected(str(page))
-        return page
+    async def _runs(self, wanted: Json, *, after: str | None = None, leave_out: Sequence[str] = ()) -> list[FlowRun]:
+        flows: Json = {"name": {"any_": list(self._prefect.flows)}} if self._prefect.flows else {}
+        return [self._run(raw) for raw in await self._api.runs(wanted, flows, after=after, leave_out=leave_out)]
 
     def _run(self, raw: Json) -> FlowRun:
         parameters = raw.get("parameters")
         video = parameters.get(self._prefect.video_id_parameter) if isinstance(parameters, Mapping) else None
-        state, end_time = raw.get("state_type"), raw.get("end_time")
+        state = raw.get("state_type")
         return FlowRun(
-            id=self._text(raw, "id"),
+            id=self._api.text(raw, "id"),
             name=str(raw.get("name", "")),
             # A state that we do not know may well mean work.
             state=StateType(state) if isinstance(state, str) and state in StateType.__members__ else StateType.PENDING,
             video_id=str(video) if isinstance(video, str | int) else None,
-            end_time=datetime.fromisoformat(end_time) if isinstance(end_time, str) else None,
+            end_time=self._api.time(raw, "end_time"),
         )
 
     async def recoveries(self, deployment: Deployment, video_ids: Sequence[str]) -> Recoveries:
@@ -197,8 +162,11 @@ class PrefectServer:
         keys, runs = list(videos), {}
         for start in range(0, len(keys), KEYS_ASKED):
             asked = {"idempotency_key": {"any_": keys[start : start + KEYS_ASKED]}}
-            for raw in await self._page(asked, {"id": {"any_": [deployment.flow_id]}}, None, ()):
-                runs[videos[self._text(raw, "idempotency_key")]] = self._run(raw)
+            for raw in await self._api.runs(asked, {"id": {"any_": [deployment.flow_id]}}):
+                key = self._api.text(raw, "idempotency_key")
+                if key not in videos:
+                    raise self._channel.unexpected(f"a run with the key {key}, which nobody asked for")
+                runs[videos[key]] = self._run(raw)
         return runs
 
     async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
@@ -229,20 +197,8 @@ class PrefectServer:
 
     async def _create_in_bulk(self, deployment: Deployment, bodies: Sequence[Json]) -> list[Created] | None:
         """The answers; `None` if they have to be created one by one."""
-        path = f"/deployments/{deployment.id}/create_flow_run/bulk"
-
-        async def create() -> list[object]:
-            answer = self._json(await self._http.post(path, json=bodies))
-            results = answer.get("results") if isinstance(answer, Mapping) else None
-            if not isinstance(results, list) or len(results) != len(bodies):
-                raise self._channel.unexpected(str(answer))
-            if any(DATABASE_LOCKED in str(result) for result in results):
-                # The server says so in an answer of 200. Nothing is lost by asking again: the keys are the same.
-                raise HttpError(httpx.codes.SERVICE_UNAVAILABLE, DATABASE_LOCKED)
-            return results
-
         try:
-            results = await self._channel.send(create)
+            results = await self._channel.send(lambda: self._post_bulk(deployment, bodies))
         except HttpError as error:
             if error.status == 404 and "deployment" in error.text.lower():
                 raise self._no_deployment() from None
@@ -254,16 +210,28 @@ class PrefectServer:
             raise self._channel.refused(error) from None
         return [self._created(result) for result in results]
 
+    async def _post_bulk(self, deployment: Deployment, bodies: Sequence[Json]) -> list[object]:
+        answer = await self._api.post(f"/deployments/{deployment.id}/create_flow_run/bulk", bodies)
+        results = answer.get("results") if isinstance(answer, Mapping) else None
+        if not isinstance(results, list) or len(results) != len(bodies):
+            raise self._channel.unexpected(str(answer))
+        if any(DATABASE_LOCKED in str(result) for result in results):
+            # The server says so in an answer of 200. Nothing is lost by asking again: the keys are the same.
+            raise HttpError(httpx.codes.SERVICE_UNAVAILABLE, DATABASE_LOCKED)
+        return results
+
     def _created(self, result: object) -> Created:
         if not isinstance(result, Mapping):
             raise self._channel.unexpected(str(result))
         if result.get("status") == "CREATED":
-            return Created(self._text(result, "flow_run_id"))
+            return Created(self._api.text(result, "flow_run_id"))
         return Created(None, self._channel.clean(f"Prefect refused the run: {result.get('error')}"))
 
     async def _create_one(self, deployment: Deployment, body: Json) -> Created:
         try:
-            run = await self._ask(f"/deployments/{deployment.id}/create_flow_run", body)
+            run = await self._channel.send(
+                lambda: self._api.post(f"/deployments/{deployment.id}/create_flow_run", body)
+            )
         except HttpError as error:
             if error.status == 404:
                 raise self._no_deployment() from None
@@ -272,45 +240,4 @@ class PrefectServer:
             raise self._channel.refused(error) from None
         if not isinstance(run, Mapping):
             raise self._channel.unexpected(str(run))
-        return Created(self._text(run, "id"))
-
-    async def _look(self, path: str, *, missing_ok: bool = False) -> Json:
-        try:
-            return await self._get(path)
-        except HttpError as error:
-            if error.status == 404 and missing_ok:
-                return {}
-            raise self._channel.refused(error) from None
-
-    async def _get(self, path: str) -> Json:
-        response = await self._channel.send(lambda: self._http.get(path))
-        answer = self._json(response)
-        if not isinstance(answer, Mapping):
-            raise self._channel.unexpected(str(answer))
-        return answer
-
-    async def _ask(self, path: str, body: object) -> object:
-        response = await self._channel.send(lambda: self._http.post(path, json=body))
-        return self._json(response)
-
-    def _json(self, response: httpx.Response) -> object:
-        if self._looked_at is None:
-            self._looked_at = _asked_at(response)
-        try:
-            return response.json()
-        except ValueError:
-            raise self._channel.unexpected(response.text) from None
-
-    def _text(self, raw: Json, key: str) -> str:
-        value = raw.get(key)
-        if not isinstance(value, str) or not value:
-            raise self._channel.unexpected(f"no {key} in {raw}")
-        return value
-
-
-def _asked_at(response: httpx.Response) -> datetime | None:
-    """When the server took up a request, by the server's own clock; `None` if it does not tell the time."""
-    try:
-        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC) - response.elapsed
-    except (KeyError, ValueError):
-        return None
+        return Created(self._api.text(run, "id"))

@@ -99,7 +99,7 @@ class SupabaseTable:
         query = query.order(_quoted(columns.created_at), nullsfirst=True)
         query = query.order(_quoted(columns.id), nullsfirst=False).limit(PAGE)
         try:
-            return await self._rows(query)
+            return await self._rows(query, self._columns)
         except HttpError as error:
             if video_id is not None and _code(error) == INVALID_TEXT:
                 return []  # such as a word where ids are UUIDs: there is no such video
@@ -124,7 +124,7 @@ class SupabaseTable:
             # An answer may be cut; only an empty one says that none of the ids asked for is stuck any more.
             while asked:
                 try:
-                    rows = await self._rows(self._stuck_rows([column]).in_(column, asked))
+                    rows = await self._rows(self._stuck_rows([column]).in_(column, asked), [column])
                 except HttpError as error:
                     raise self._explain(error) from None
                 found = {same_id(str(row[column])) for row in rows}
@@ -141,7 +141,7 @@ class SupabaseTable:
             ScanError: They do not, or Supabase does not answer.
         """
         try:
-            await self._rows(self._stuck_rows(self._columns).limit(0))
+            await self._rows(self._stuck_rows(self._columns).limit(0), ())
         except HttpError as error:
             raise self._explain(error) from None
 
@@ -151,13 +151,15 @@ class SupabaseTable:
         query = cast(_Query, selected).in_(names.status, self._stuck.statuses).or_(f"{_quoted(names.id)}.not.is.null")
         return query.is_(names.deleted_at, None) if names.deleted_at else query
 
-    async def _rows(self, query: _Query) -> list[Row]:
+    async def _rows(self, query: _Query, columns: Sequence[str]) -> list[Row]:
         try:
             answer = await self._channel.send(query.execute)
         except (APIError, ValidationError, ValueError) as error:
             raise self._channel.unexpected(getattr(error, "message", None) or str(error)) from None
         rows = getattr(answer, "data", None)
-        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        if not isinstance(rows, list) or not all(
+            isinstance(row, Mapping) and row.keys() >= set(columns) for row in rows
+        ):
             raise self._channel.unexpected(str(rows))
         return rows
 

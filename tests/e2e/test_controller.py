@@ -132,6 +132,20 @@ def test_a_request_for_a_video_that_does_not_exist_finds_nothing(namespace, cont
     assert (status["lastScan"]["found"], status["conditions"][0]["status"]) == (0, "True")
 
 
+def test_a_request_with_an_endless_token_is_served_once(namespace, controller):
+    namespace.apply()
+    token = "now " * 1000
+    annotations = (f"recovery.captiona.cc/requestedAt={token}", "recovery.captiona.cc/requestedVideo=\x1b[31m\n" * 300)
+
+    namespace.kubectl("annotate", "vrp/policy", *annotations)
+
+    status = wait_for(lambda: namespace.status().get("lastScan") and namespace.status(), what="the scan")
+    time.sleep(1)
+    assert token.startswith(status["lastHandledReconcileAt"])
+    assert "\x1b" not in status["lastScan"]["video"]
+    assert namespace.status()["totals"]["scans"] == 1
+
+
 def test_observe_mode_reports_and_triggers_nothing(namespace, controller, supabase, prefect):
     stuck_videos(supabase, 2)
     namespace.apply(mode="Observe")

@@ -1,0 +1,121 @@
+"""Prefect's REST API: one question and its answer, and all runs that a filter finds. Knows no policy and no video.
+
+Pages of runs follow `expected_start_time`, which Prefect sets once and never changes, so runs that come and go in
+between shift nothing; runs that share one instant are told apart by leaving out those already seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from controller.adapters.http import Channel, HttpError
+
+Json = Mapping[str, object]
+
+
+class PrefectApi:
+    """A client of one server.
+
+    Args:
+        http: Made by `channel`, with the server's address and credentials.
+        channel: Sends, tries again, and words errors.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, channel: Channel) -> None:
+        self._http, self.channel = http, channel
+        self.answered_at: datetime | None = None
+        """By the server's own clock, when it took up the first request since this was last set to `None`."""
+
+    async def get(self, path: str) -> Json:
+        """Ask for one object; raises `HttpError` as it comes."""
+        answer = self._json(await self.channel.send(lambda: self._http.get(path)))
+        if not isinstance(answer, Mapping):
+            raise self.channel.unexpected(str(answer))
+        return answer
+
+    async def look(self, path: str, *, missing_ok: bool = False) -> Json:
+        """Ask for one object; raises `ServiceError`, or answers with an empty one if it may be missing."""
+        try:
+            return await self.get(path)
+        except HttpError as error:
+            if error.status == httpx.codes.NOT_FOUND and missing_ok:
+                return {}
+            raise self.channel.refused(error) from None
+
+    async def post(self, path: str, body: object) -> object:
+        """Send a body once and return the answer; to be wrapped in `channel.send`."""
+        return self._json(await self._http.post(path, json=body))
+
+    async def runs(
+        self, flow_runs: Json, flows: Json, *, after: str | None = None, leave_out: Sequence[str] = ()
+    ) -> list[Json]:
+        """All runs that a filter finds, the one that is to start first in front.
+
+        Args:
+            flow_runs: Prefect's filter of flow runs.
+            flows: Its filter of flows; empty for all.
+            after: Only runs with this expected start time or a later one.
+            leave_out: Ids of runs that are not wanted.
+        """
+        runs: list[Json] = []
+        seen_at_cursor: list[str] = []
+        while page := await self._page(flow_runs, flows, after, [*leave_out, *seen_at_cursor]):
+            runs += page
+            cursor = page[-1].get("expected_start_time")
+            if cursor != after:
+                seen_at_cursor = []
+            seen_at_cursor += [self.text(run, "id") for run in page if run.get("expected_start_time") == cursor]
+            after = cursor if isinstance(cursor, str) else None
+        return runs
+
+    async def _page(self, flow_runs: Json, flows: Json, after: str | None, leave_out: Sequence[str]) -> list[Json]:
+        wanted = dict(flow_runs)
+        if after:
+            wanted["expected_start_time"] = {"after_": after}
+        if leave_out:
+            wanted["id"] = {"not_any_": list(leave_out)}
+        # No `limit`: a page is then as long as the server allows, 200 unless it is set to less.
+        body = {"sort": "EXPECTED_START_TIME_ASC", "flow_runs": wanted, **({"flows": flows} if flows else {})}
+        try:
+            page = await self.channel.send(lambda: self.post("/flow_runs/filter", body))
+        except HttpError as error:
+            raise self.channel.refused(error) from None
+        if not isinstance(page, list) or not all(isinstance(run, Mapping) for run in page):
+            raise self.channel.unexpected(str(page))
+        return page
+
+    def text(self, raw: Json, key: str) -> str:
+        """A text that must be there."""
+        value = raw.get(key)
+        if not isinstance(value, str) or not value:
+            raise self.channel.unexpected(f"no {key} in {raw}")
+        return value
+
+    def time(self, raw: Json, key: str) -> datetime | None:
+        """A time with its zone, or none."""
+        value = raw.get(key)
+        try:
+            moment = datetime.fromisoformat(str(value)) if value is not None else None
+        except ValueError:
+            raise self.channel.unexpected(f"no time as {key}: {value}") from None
+        if moment is not None and moment.tzinfo is None:
+            raise self.channel.unexpected(f"a time without zone as {key}: {value}")
+        return moment
+
+    def _json(self, response: httpx.Response) -> object:
+        if self.answered_at is None:
+            self.answered_at = _asked_at(response)
+        try:
+            return response.json()
+        except ValueError:
+            raise self.channel.unexpected(response.text) from None
+
+
+def _asked_at(response: httpx.Response) -> datetime | None:
+    """When the server took up a request, by the server's own clock; `None` if it does not tell the time."""
+    try:
+        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC) - response.elapsed
+    except (KeyError, ValueError):
+        return None

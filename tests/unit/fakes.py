@@ -1,0 +1,331 @@
+"""Stand-ins for unit tests: the services of a scan in memory, a loopback server, a loop whose time jumps, a schema."""
+
+import asyncio
+import json
+import selectors
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from controller.decisions import Recover
+from controller.errors import ErrorReason, Service, ServiceError
+from controller.flow_runs import Deployment, FlowRun, Recoveries, Recovery, StateType
+from controller.policy import Columns, Policy
+from controller.scan import Created, Outcome
+from controller.videos import Row, Video, read_rows, same_id
+
+T = TypeVar("T")
+
+NOW = datetime(2026, 3, 10, 12, 7, 30, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+MICROSECOND = timedelta(microseconds=1)
+DEPLOYMENT = Deployment("deployment-1", "flow-1")
+
+
+def row(video_id: object = "v1", *, age: timedelta = timedelta(hours=1), **columns: object) -> dict[str, object]:
+    """A row of the table, created some time before `NOW`; keyword arguments replace columns."""
+    return {
+        "id": video_id,
+        "status": "pending",
+        "created_at": (NOW - age).isoformat(),
+        "display_path": f"{video_id}.mp4",
+        "tenant_id": "tenant",
+        **columns,
+    }
+
+
+def video(video_id: object = "v1", *, age: timedelta = timedelta(hours=1), **columns: object) -> Video:
+    """A video read from such a row."""
+    [read], bad = read_rows([row(video_id, age=age, **columns)], Columns())
+    assert not bad
+    return read
+
+
+def flow_run(
+    video_id: str | None, state: str = "RUNNING", *, ended: timedelta | None = None, run_id: str = ""
+) -> FlowRun:
+    """A flow run; `ended` is how long before `NOW`."""
+    end_time = None if ended is None else NOW - ended
+    return FlowRun(run_id or f"run-of-{video_id}-{state}-{ended}", "happy-fox", StateType(state), video_id, end_time)
+
+
+def earlier(*runs: FlowRun) -> tuple[Recovery, ...]:
+    """The earlier recoveries of a video, from their runs."""
+    return tuple(Recovery(attempt, run) for attempt, run in enumerate(runs, 1))
+
+
+def unavailable(service: Service = Service.PREFECT) -> ServiceError:
+    """A service that failed this time."""
+    return ServiceError(f"{service} answered 503: busy", reason=ErrorReason.SERVER_ERROR, service=service)
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    """Something that happens in a `World`: a failure."""
+
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@dataclass
+class World:
+    """Supabase and Prefect in memory: what they hold, what was asked of them, and what happens meanwhile.
+
+    Attributes:
+        on: What happens at the n-th time (from 1) that something is asked, just before it is answered.
+        refused: The videos whose runs Prefect refuses.
+        steps: What was asked, in order.
+    """
+
+    rows: list[dict[str, object]] = field(default_factory=list)
+    runs: list[FlowRun] = field(default_factory=list)
+    recoveries: dict[str, tuple[Recovery, ...]] = field(default_factory=dict)
+    deployment: Deployment = DEPLOYMENT
+    refused: Mapping[str, str] = field(default_factory=dict)
+    on: dict[tuple[str, int], Callable[[], object]] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
+    asked: dict[str, object] = field(default_factory=dict)
+    batches: list[list[str]] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
+
+    def step(self, name: str, asked: object = None) -> None:
+        """Note that something was asked, and let happen what happens then."""
+        self.steps.append(name)
+        self.asked[name] = asked
+        self.on.get((name, Counter(self.steps)[name]), lambda: None)()
+
+    @asynccontextmanager
+    async def connect(self, policy: Policy) -> AsyncIterator[tuple["FakeTable", "FakeServer"]]:
+        """See `controller.scan.Services`."""
+        self.step("connect")
+        yield FakeTable(self, policy), FakeServer(self)
+
+
+@dataclass
+class FakeTable:
+    """See `controller.scan.VideoTable`."""
+
+    world: World
+    policy: Policy
+
+    async def candidates(self, *, created_before: datetime, video_id: str | None) -> list[Row]:
+        self.world.step("candidates", (created_before, video_id))
+        return [
+            found
+            for found in self.world.rows
+            if found["status"] in self.policy.spec.stuck.statuses and video_id in {None, found["id"]}
+        ]
+
+    async def still_stuck(self, video_ids: Sequence[str]) -> set[str]:
+        self.world.step("still_stuck", list(video_ids))
+        stuck = {
+            same_id(str(found["id"])) for found in self.world.rows if found["status"] in self.policy.spec.stuck.statuses
+        }
+        return stuck & {same_id(video_id) for video_id in video_ids}
+
+
+@dataclass
+class FakeServer:
+    """See `controller.scan.FlowServer`."""
+
+    world: World
+    seen: int = 0
+
+    async def deployment(self) -> Deployment:
+        self.world.step("deployment")
+        return self.world.deployment
+
+    async def flow_runs(self, *, ended_since: datetime) -> list[FlowRun]:
+        self.world.step("flow_runs", ended_since)
+        return self._new()
+
+    async def appeared(self) -> list[FlowRun]:
+        self.world.step("appeared")
+        return self._new()
+
+    def _new(self) -> list[FlowRun]:
+        new, self.seen = self.world.runs[self.seen :], len(self.world.runs)
+        return new
+
+    async def recoveries(self, deployment: Deployment, video_ids: Sequence[str]) -> Recoveries:
+        self.world.step("recoveries", list(video_ids))
+        return {
+            video_id: self.world.recoveries[video_id] for video_id in video_ids if video_id in self.world.recoveries
+        }
+
+    async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
+        self.world.step("create")
+        self.world.batches.append([decision.video.id for decision in batch])
+        for decision in batch:
+            self.world.step("answer")
+            if decision.video.id in self.world.refused:
+                yield Created(None, self.world.refused[decision.video.id])
+            else:
+                self.world.created.append(decision.video.id)
+                yield Created(f"new-run-of-{decision.video.id}")
+
+
+@dataclass
+class Collected:
+    """A reporter that keeps the outcomes."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    async def report(self, policy: Policy, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+# A server on the loopback interface that answers what it is told to
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that came in."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What to send back; `cut` breaks the connection that many bytes before the end of the body."""
+
+    body: object = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: int = 0
+
+    def encoded(self) -> bytes:
+        body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close"}
+        lines = [f"HTTP/1.1 {self.status} As Told", *(f"{k}: {v}" for k, v in {**headers, **self.headers}.items())]
+        return "\r\n".join([*lines, "", ""]).encode() + body[: len(body) - self.cut]
+
+
+Respond = Callable[[Asked], Answer]
+
+
+@asynccontextmanager
+async def serving(respond: Respond) -> AsyncIterator[tuple[str, list[Asked]]]:
+    """Run such a server; gives its address and what it was asked."""
+    requests: list[Asked] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            method, target, _ = head[0].split(" ")
+            requests.append(Asked(method, target, headers, body))
+            writer.write(respond(requests[-1]).encoded())
+            await writer.drain()
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"http://{host}:{port}", requests
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def in_turn(*answers: Answer) -> Respond:
+    """Answer each request with the next answer, and with the last one for ever."""
+    remaining = list(answers)
+    return lambda _asked: remaining.pop(0) if len(remaining) > 1 else remaining[0]
+
+
+# Time that jumps
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Instead of waiting, lets time jump to when the wait would end."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+class _JumpingLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.clock = _Jumping()
+        super().__init__(self.clock)
+
+    def time(self) -> float:
+        return self.clock.now
+
+
+def in_jumping_time(main: Callable[[], Awaitable[T]]) -> tuple[T, float]:
+    """Run a coroutine that does no I/O in a loop that never waits; gives its result and the seconds it would take."""
+
+    async def run() -> tuple[T, float]:
+        return await main(), asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=_JumpingLoop) as runner:
+        return runner.run(run())
+
+
+# What the CRD says of a status
+
+
+CRD = yaml.safe_load((Path(__file__).parents[2] / "manifests" / "crd.yaml").read_text())
+STATUS_SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+
+_TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+
+
+def violations(schema: Mapping[str, Any], value: Any, path: str = "status") -> list[str]:
+    """Where a value breaks a structural schema, or has what the API server would drop."""
+    kind = _TYPES[schema["type"]]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        return [f"{path}: no {schema['type']}"]
+    return [f"{path}: {problem}" for problem in _own(schema, value)] + _inner(schema, value, path)
+
+
+def _own(schema: Mapping[str, Any], value: Any) -> list[str]:
+    problems = []
+    if "enum" in schema and value not in schema["enum"]:
+        problems.append(f"{value!r} is none of {schema['enum']}")
+    problems += [
+        f"{keyword} {schema[keyword]} exceeded by {len(value)}"
+        for keyword in ("maxLength", "maxItems", "maxProperties")
+        if keyword in schema and len(value) > schema[keyword]
+    ]
+    problems += [f"{name} is required" for name in schema.get("required", ()) if name not in value]
+    if schema.get("format") == "date-time" and not datetime.fromisoformat(value).tzinfo:
+        problems.append("no zone")
+    return problems
+
+
+def _inner(schema: Mapping[str, Any], value: Any, path: str) -> list[str]:
+    if isinstance(value, list):
+        return [
+            problem for n, item in enumerate(value) for problem in violations(schema["items"], item, f"{path}[{n}]")
+        ]
+    if not isinstance(value, dict):
+        return []
+    known, others = schema.get("properties", {}), schema.get("additionalProperties")
+    problems = []
+    for key, item in value.items():
+        inner = known.get(key, others)
+        problems += violations(inner, item, f"{path}.{key}") if inner else [f"{path}.{key}: unknown"]
+    return problems
