@@ -54,8 +54,19 @@ def conditions(
             ConditionType.READY: ("True", "Succeeded", message),
             ConditionType.STALLED: None,
             ConditionType.RECONCILING: None,
+            **_not_asked(status, findings),
         }
     return _merge(status, {**_services(findings), **draft}, policy.generation, now)
+
+
+def _not_asked(status: PolicyStatus, findings: Findings) -> _Draft:
+    """What a scan that had no reason to ask Prefect makes of an older complaint about it."""
+    if findings.deployment is not None:
+        return {}
+    kinds = (ConditionType.PREFECT_REACHABLE, ConditionType.DEPLOYMENT_READY)
+    doubtful = [kind for kind in kinds if (known := status.condition(kind)) and known.status == "False"]
+    unknown = ("Unknown", "NotAsked", "nothing was stuck in the last scan, so Prefect was not asked")
+    return dict.fromkeys(doubtful, unknown)
 
 
 def conditions_of_invalid(

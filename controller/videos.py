@@ -88,7 +88,8 @@ def _read_row(row: Row, columns: Columns) -> Video | BadRow:
         return BadRow(video_id, f"column {columns.created_at!r} holds no usable time ({value})")
     tenant = _text(row.get(columns.tenant_id)) if columns.tenant_id else None
     name = shown(row.get(columns.name)) if columns.name and row.get(columns.name) is not None else ""
-    return Video(video_id, shown(row.get(columns.status)), created_at, name, tenant or None, row)
+    status = (_text(row.get(columns.status)) or "").rstrip()  # a char(n) is padded
+    return Video(video_id, status, created_at, name, tenant or None, row)
 
 
 def is_stuck(video: Video, stuck: Stuck, *, now: datetime) -> bool:

@@ -1,6 +1,7 @@
 """What tests of several tiers share: a policy to start from, videos, and a scan of real services without a cluster."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,8 +9,9 @@ from typing import Any
 
 from controller.adapters.services import LiveServices
 from controller.policy import Policy, parse_policy
-from controller.scan import Outcome, run_scan
+from controller.scan import Outcome, Recovered, run_scan
 from controller.schedule import Order, Trigger
+from devstack import Supabase
 
 DEPLOYMENT = "captionacc-video-initial-processing/captionacc-prod-video-initial-processing"
 SECRET = "captionacc-credentials"
@@ -50,6 +52,22 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def ago(**time: float) -> str:
     """A time before now, as a table has it: `ago(minutes=11)`."""
     return (datetime.now(UTC) - timedelta(**time)).isoformat()
+
+
+def stuck_videos(supabase: Supabase, count: int, **columns: object) -> list[str]:
+    """Insert videos that wait for an hour; return their ids."""
+    row = {"tenant_id": "tenant", "display_path": "a.mp4", "status": "pending", "created_at": ago(hours=1), **columns}
+    return supabase.insert_videos([row] * count)
+
+
+def reasons(outcome: Outcome) -> dict[str, int]:
+    """How many videos were skipped or failed, by reason."""
+    return dict(Counter(str(result.reason) for result in outcome.results if not isinstance(result, Recovered)))
+
+
+def recovered(outcome: Outcome) -> list[str]:
+    """The ids of the videos for which a run was created."""
+    return [result.video_id for result in outcome.results if isinstance(result, Recovered)]
 
 
 @dataclass

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx
+import jwt
 
 from controller.errors import ConfigurationError, ErrorReason, Service
 
 SUPABASE_URL = "SUPABASE_URL"
 SUPABASE_KEY = "SUPABASE_SERVICE_ROLE_KEY"
+SUPABASE_KEY_WANTED = "the service_role key, or a secret key (sb_secret_…)"
 PREFECT_URL = "PREFECT_API_URL"
 PREFECT_KEY = "PREFECT_API_KEY"
 PREFECT_AUTH = "PREFECT_API_AUTH_STRING"
@@ -51,8 +53,23 @@ def supabase_credentials(values: Mapping[str, str], source: str) -> SupabaseCred
         raise place.error(ErrorReason.INVALID_URL, SUPABASE_URL, "ends in a path; write the address without /rest/v1")
     key = place.key(SUPABASE_KEY)
     if key is None:
-        raise place.missing(SUPABASE_KEY, "the service_role key, or a secret key (sb_secret_…)")
+        raise place.missing(SUPABASE_KEY, SUPABASE_KEY_WANTED)
+    if _is_public(key):
+        # Row level security hides all videos from it: every scan would find none, and nobody would notice.
+        problem = f"is a public key, which sees no videos; write {SUPABASE_KEY_WANTED}"
+        raise place.error(ErrorReason.INVALID_KEY, SUPABASE_KEY, problem)
     return SupabaseCredentials(url, key)
+
+
+def _is_public(key: str) -> bool:
+    """Whether a Supabase key is one that is made for browsers: a publishable one, or a JWT of the role anon."""
+    if key.startswith("sb_publishable_"):
+        return True
+    try:
+        claims = jwt.decode(key, options={"verify_signature": False})
+    except jwt.PyJWTError:
+        return False
+    return claims.get("role") in {"anon", "authenticated"}
 
 
 def prefect_credentials(values: Mapping[str, str], source: str) -> PrefectCredentials:

@@ -117,7 +117,7 @@ class Channel:
                 with attempt:
                     return await request()
         except httpx.TimeoutException as error:
-            raise self._failed(ErrorReason.TIMED_OUT, _name(error) or "no answer in time") from None
+            raise self._failed(ErrorReason.TIMED_OUT, _name(error) or "did not answer in time") from None
         except httpx.DecodingError as error:
             raise self.unexpected(str(error)) from None
         except httpx.TransportError as error:

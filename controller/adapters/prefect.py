@@ -29,6 +29,9 @@ begins and is seen when that ends."""
 OWN_RUNS_LEFT_OUT = 1000
 """Runs of our own, the newest, that a look for new runs leaves out: a backlog must not be read again at each batch."""
 
+NO_SUCH_DEPLOYMENT = "Deployment not found"
+"""What Prefect says in a 404 for a deployment; one for an address that it does not know says something else."""
+
 DATABASE_LOCKED = "database is locked"
 """What a Prefect server on SQLite says of runs that it could not create because it was writing something else."""
 
@@ -79,7 +82,7 @@ class PrefectServer:
             found = await self._api.get(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
         except HttpError as error:
             # A server that does not know the address answers 404 as well, but does not speak of deployments.
-            if error.status == 404 and "deployment" in error.text.lower():
+            if error.status == 404 and NO_SUCH_DEPLOYMENT in error.text:
                 raise self._no_deployment() from None
             raise self._channel.refused(error) from None
         reason, message = await self._what_keeps_it(found)
@@ -127,7 +130,10 @@ class PrefectServer:
     async def appeared(self) -> list[FlowRun]:
         """See `controller.scan.FlowServer.appeared`."""
         since, self._api.answered_at = (self._api.answered_at or self._horizon) - OVERLAP, None
-        return await self._runs({}, after=since.isoformat(), leave_out=self._own_runs[-OWN_RUNS_LEFT_OUT:])
+        mine, moment = self._own_runs[-OWN_RUNS_LEFT_OUT:], since.isoformat()
+        # A run that somebody retries keeps its old expected start time and gets a new scheduled one.
+        retried = {"expected_start_time": {"before_": moment}, "next_scheduled_start_time": {"after_": moment}}
+        return await self._runs({}, after=moment, leave_out=mine) + await self._runs(retried)
 
     async def _runs(self, wanted: Json, *, after: str | None = None, leave_out: Sequence[str] = ()) -> list[FlowRun]:
         flows: Json = {"name": {"any_": list(self._prefect.flows)}} if self._prefect.flows else {}
@@ -200,7 +206,7 @@ class PrefectServer:
         try:
             results = await self._channel.send(lambda: self._post_bulk(deployment, bodies))
         except HttpError as error:
-            if error.status == 404 and "deployment" in error.text.lower():
+            if error.status == 404 and NO_SUCH_DEPLOYMENT in error.text:
                 raise self._no_deployment() from None
             if error.status in {404, 405}:  # an older server
                 self._has_bulk_route = False

@@ -60,8 +60,13 @@ class PrefectApi:
             leave_out: Ids of runs that are not wanted.
         """
         runs: list[Json] = []
+        seen: set[str] = set()
         seen_at_cursor: list[str] = []
         while page := await self._page(flow_runs, flows, after, [*leave_out, *seen_at_cursor]):
+            ids = {self.text(run, "id") for run in page}
+            if ids <= seen:
+                raise self.channel.unexpected("the same page of runs twice")
+            seen |= ids
             runs += page
             cursor = page[-1].get("expected_start_time")
             if cursor != after:
@@ -73,7 +78,7 @@ class PrefectApi:
     async def _page(self, flow_runs: Json, flows: Json, after: str | None, leave_out: Sequence[str]) -> list[Json]:
         wanted = dict(flow_runs)
         if after:
-            wanted["expected_start_time"] = {"after_": after}
+            wanted["expected_start_time"] = {**_object(wanted.get("expected_start_time")), "after_": after}
         if leave_out:
             wanted["id"] = {"not_any_": list(leave_out)}
         # No `limit`: a page is then as long as the server allows, 200 unless it is set to less.
@@ -109,8 +114,12 @@ class PrefectApi:
             self.answered_at = _asked_at(response)
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self.channel.unexpected(response.text) from None
+
+
+def _object(value: object) -> Json:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _asked_at(response: httpx.Response) -> datetime | None:

@@ -40,8 +40,9 @@ class LiveServices:
             secrets[spec.prefect.secret_ref.name], f"Secret {policy.namespace}/{spec.prefect.secret_ref.name}"
         )
         headers = authorization(prefect.api_key, prefect.auth_string)
-        hidden = [prefect.api_key or "", prefect.auth_string or "", *headers.values()]
-        hidden += [(prefect.auth_string or "").partition(":")[2]]
+        hidden = [prefect.api_key or "", prefect.auth_string or "", (prefect.auth_string or "").partition(":")[2]]
+        for header in headers.values():
+            hidden += [header, header.partition(" ")[2]]  # as they are sent
         table = open_table(supabase.url, supabase.key, spec.supabase, spec.stuck, columns_needed(spec))
         server = open_server(prefect.url, headers, hidden, spec.prefect)
         async with table as supabase_table, server as prefect_server:

@@ -26,16 +26,16 @@ PAGE = 1000
 MAX_FILTER_LENGTH = 4000
 """Characters of ids in one filter: it travels in the URL, and proxies cut off URLs from 8 kB."""
 
-INVALID_TEXT = "22P02"
-"""PostgreSQL's code for a text that cannot be a value of the column's type."""
+NO_VALUE_OF_THE_TYPE = frozenset({"22P02", "22003", "22007", "22008"})
+"""PostgreSQL's codes for a text that cannot be a value of the column's type: its form, a number or a time too large."""
+
+NOT_COMPARABLE = frozenset({"42883", "42804", "42846", "42725"})
+"""PostgreSQL's codes for two values between which there is no such comparison."""
 
 
 class _Query(Protocol):
     """What this module uses of supabase-py's query builders."""
 
-    def in_(self, column: str, values: Sequence[str]) -> "_Query": ...
-    def is_(self, column: str, value: object) -> "_Query": ...
-    def eq(self, column: str, value: str) -> "_Query": ...
     def or_(self, filters: str) -> "_Query": ...
     def order(self, column: str, *, nullsfirst: bool) -> "_Query": ...
     def limit(self, size: int) -> "_Query": ...
@@ -95,13 +95,13 @@ class SupabaseTable:
         if after is not None:
             query = query.or_(self._behind(after))
         if video_id is not None:
-            query = query.eq(columns.id, video_id)
+            query = query.or_(f"{_quoted(columns.id)}.eq.{_quoted(video_id)}")
         query = query.order(_quoted(columns.created_at), nullsfirst=True)
         query = query.order(_quoted(columns.id), nullsfirst=False).limit(PAGE)
         try:
             return await self._rows(query, self._columns)
         except HttpError as error:
-            if video_id is not None and _code(error) == INVALID_TEXT:
+            if video_id is not None and _code(error) in NO_VALUE_OF_THE_TYPE and video_id in _message(error):
                 return []  # such as a word where ids are UUIDs: there is no such video
             raise self._explain(error) from None
 
@@ -124,10 +124,13 @@ class SupabaseTable:
             # An answer may be cut; only an empty one says that none of the ids asked for is stuck any more.
             while asked:
                 try:
-                    rows = await self._rows(self._stuck_rows([column]).in_(column, asked), [column])
+                    query = self._stuck_rows([column]).or_(_is_in(column, asked))
+                    rows = await self._rows(query, [column])
                 except HttpError as error:
                     raise self._explain(error) from None
                 found = {same_id(str(row[column])) for row in rows}
+                if not found <= {same_id(video_id) for video_id in asked}:
+                    raise self._channel.unexpected("rows that were not asked for")
                 if not found:
                     break
                 stuck |= found
@@ -148,13 +151,16 @@ class SupabaseTable:
     def _stuck_rows(self, columns: Sequence[str]) -> _Query:
         names = self._supabase.columns
         selected = self._client.table(self._supabase.table).select(*(_quoted(column) for column in columns))
-        query = cast(_Query, selected).in_(names.status, self._stuck.statuses).or_(f"{_quoted(names.id)}.not.is.null")
-        return query.is_(names.deleted_at, None) if names.deleted_at else query
+        # All conditions go through `or_`, each as an alternative to nothing: there, unlike in a parameter of their own,
+        # names are quoted, and may then hold dots, arrows and words that PostgREST gives a meaning to.
+        query = cast(_Query, selected).or_(_is_in(names.status, self._stuck.statuses))
+        query = query.or_(f"{_quoted(names.id)}.not.is.null")
+        return query.or_(f"{_quoted(names.deleted_at)}.is.null") if names.deleted_at else query
 
     async def _rows(self, query: _Query, columns: Sequence[str]) -> list[Row]:
         try:
             answer = await self._channel.send(query.execute)
-        except (APIError, ValidationError, ValueError) as error:
+        except (APIError, ValidationError, ValueError, RecursionError) as error:
             raise self._channel.unexpected(getattr(error, "message", None) or str(error)) from None
         rows = getattr(answer, "data", None)
         if not isinstance(rows, list) or not all(
@@ -187,10 +193,16 @@ class SupabaseTable:
                     ErrorReason.SCHEMA_NOT_EXPOSED,
                     f"spec.supabase.schema: Supabase does not serve {self._supabase.schema_name!r} ({said})",
                 )
-            case "22P02":
+            case code if code in NO_VALUE_OF_THE_TYPE or code in NOT_COMPARABLE:
                 return _configuration(
                     ErrorReason.INVALID_FILTER,
                     f"spec.stuck.statuses or spec.supabase.columns: table {at} refuses the comparison ({said})",
+                )
+            case "42501":
+                return ServiceError(
+                    f"Supabase may not read table {at} ({said}); grant its role, service_role, SELECT on it",
+                    reason=ErrorReason.FORBIDDEN,
+                    service=Service.SUPABASE,
                 )
             case "57014":
                 return ServiceError(
@@ -211,6 +223,10 @@ def _quoted(name: str) -> str:
     """A name or a value as PostgREST reads it literally, whatever characters it has."""
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _is_in(column: str, values: Sequence[str]) -> str:
+    return f"{_quoted(column)}.in.({','.join(_quoted(value) for value in values)})"
 
 
 def _chunks(video_ids: Sequence[str]) -> Iterator[list[str]]:

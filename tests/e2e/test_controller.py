@@ -7,16 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from devstack import ControlPlane, Prefect, Supabase
+from devstack import ControlPlane, Prefect
 from tests.e2e.conftest import Controller, Namespace, run_controller, wait_for
-from tests.support import DEPLOYMENT, ago
+from tests.support import DEPLOYMENT, stuck_videos
 
 pytestmark = pytest.mark.e2e
-
-
-def stuck_videos(supabase: Supabase, count: int, **columns: object) -> list[str]:
-    row = {"tenant_id": "tenant", "status": "pending", "created_at": ago(hours=1), **columns}
-    return supabase.insert_videos([row] * count)
 
 
 def a_slot(**before_now: float) -> str:

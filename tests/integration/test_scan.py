@@ -1,13 +1,10 @@
 """One scan against a real Supabase (PostgreSQL, PostgREST) and a real Prefect server."""
 
-from collections import Counter
-
 import pytest
 
 from controller.decisions import SkipReason
-from controller.scan import Outcome, Recovered
 from devstack import Prefect, Supabase
-from tests.support import DEPLOYMENT, ago, policy, scan
+from tests.support import DEPLOYMENT, ago, policy, reasons, recovered, scan, stuck_videos
 
 pytestmark = pytest.mark.integration
 
@@ -15,19 +12,6 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def environment(supabase: Supabase, prefect: Prefect) -> dict[str, str]:
     return {**supabase.env(), **prefect.env()}
-
-
-def stuck_videos(supabase: Supabase, count: int, **columns: object) -> list[str]:
-    row = {"tenant_id": "tenant", "display_path": "a.mp4", "status": "pending", "created_at": ago(hours=1), **columns}
-    return supabase.insert_videos([row] * count)
-
-
-def reasons(outcome: Outcome) -> dict[str, int]:
-    return dict(Counter(str(result.reason) for result in outcome.results if not isinstance(result, Recovered)))
-
-
-def recovered(outcome: Outcome) -> list[str]:
-    return [result.video_id for result in outcome.results if isinstance(result, Recovered)]
 
 
 async def test_recovers_a_stuck_video_once_with_its_parameters_and_tag(environment, supabase, prefect):

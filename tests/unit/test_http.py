@@ -220,7 +220,7 @@ def test_a_refusal_without_a_text_says_so():
     [
         (httpx.ConnectTimeout(""), "could not be connected to within 5 s"),
         (httpx.ReadTimeout(""), "did not answer within 30 s"),
-        (httpx.PoolTimeout(""), "no answer in time"),
+        (httpx.PoolTimeout(""), "did not answer in time"),
     ],
 )
 async def test_a_time_out_says_how_long_it_waited(at_once, error, message):

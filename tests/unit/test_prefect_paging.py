@@ -45,6 +45,7 @@ def run(
         "end_time": None if ended is None else written(ended),
         "flow_id": "f1",
         "idempotency_key": None,
+        "next_scheduled_start_time": None,
         **fields,
     }
 
@@ -53,12 +54,17 @@ def written(seconds: float) -> str:
     return (HORIZON + seconds * SECOND).isoformat()
 
 
+def within(time: str | None, wanted: dict[str, str]) -> bool:
+    return time is not None and wanted.get("after_", "") <= time <= wanted.get("before_", "9999")
+
+
 def matches(run: dict[str, Any], flow_runs: dict[str, Any], flows: dict[str, Any]) -> bool:
     """Whether a filter finds a run, as Prefect reads it: `after_` and `any_` as documented, bounds included."""
     tests: dict[str, Callable[[Any], bool]] = {
         "state": lambda wanted: run["state_type"] in wanted["type"]["any_"],
         "end_time": lambda wanted: run["end_time"] is not None and run["end_time"] >= wanted["after_"],
-        "expected_start_time": lambda wanted: run["expected_start_time"] >= wanted["after_"],
+        "expected_start_time": lambda wanted: within(run["expected_start_time"], wanted),
+        "next_scheduled_start_time": lambda wanted: within(run["next_scheduled_start_time"], wanted),
         "id": lambda wanted: run["id"] not in wanted["not_any_"],
         "idempotency_key": lambda wanted: run["idempotency_key"] in wanted["any_"],
     }
@@ -289,8 +295,16 @@ async def test_an_error_names_no_key():
 # Runs that appeared since
 
 
-def asked_since(body: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(body["flow_runs"]["expected_start_time"]["after_"])
+def asked_since(world: StandIn) -> datetime:
+    """From when on the last look for new runs looked; it asks for retried runs last."""
+    starts = [
+        page["flow_runs"]["expected_start_time"]
+        for page in world.pages
+        if "end_time" not in page["flow_runs"] and "expected_start_time" in page["flow_runs"]
+    ]
+    new, retried = starts[-2:]
+    assert new["after_"] == retried["before_"]
+    return datetime.fromisoformat(new["after_"])
 
 
 async def test_looks_for_new_runs_from_shortly_before_the_index_by_the_servers_clock():
@@ -299,11 +313,11 @@ async def test_looks_for_new_runs_from_shortly_before_the_index_by_the_servers_c
         await server.flow_runs(ended_since=HORIZON)
         world.date = NOW
         await server.appeared()
-        first = asked_since(world.pages[-1])
+        first = asked_since(world)
         await server.appeared()
 
     assert timedelta(0) <= (NOW - timedelta(hours=3) - OVERLAP) - first < 2 * SECOND
-    assert timedelta(0) <= (NOW - OVERLAP) - asked_since(world.pages[-1]) < 2 * SECOND
+    assert timedelta(0) <= (NOW - OVERLAP) - asked_since(world) < 2 * SECOND
 
 
 @pytest.mark.parametrize("date", ["", "nonsense"])
@@ -316,7 +330,7 @@ async def test_looks_for_new_runs_from_the_horizon_on_where_the_server_tells_no_
         world.answers.clear()
         await server.appeared()
 
-    assert asked_since(world.pages[-1]) == HORIZON - OVERLAP
+    assert asked_since(world) == HORIZON - OVERLAP
 
 
 async def test_finds_new_runs_in_any_state():
@@ -326,6 +340,18 @@ async def test_finds_new_runs_in_any_state():
         world.runs = [run("r1", start=1), run("r2", start=2, state="COMPLETED", ended=3)]
 
         assert [each.id for each in await server.appeared()] == ["r1", "r2"]
+
+
+async def test_finds_an_old_run_that_somebody_retries():
+    world = StandIn(date=HORIZON + 60 * SECOND)
+    async with world.open() as server:
+        await server.flow_runs(ended_since=HORIZON)
+        world.runs = [
+            run("retried", start=-3600, state="SCHEDULED", next_scheduled_start_time=written(61)),
+            run("still waits", start=-3600, state="SCHEDULED", next_scheduled_start_time=written(-3600)),
+        ]
+
+        assert [each.id for each in await server.appeared()] == ["retried"]
 
 
 async def test_leaves_out_runs_of_its_own():

@@ -1,0 +1,245 @@
+"""A reverse proxy between the client under test and a real service: passes everything on, but for what a test asks for.
+
+A `Rule` says which requests are treated otherwise, and a `Treatment` how: `answer`, `reset`, `lost`, `cut`, `silence`,
+`before` (a hook) and `with_headers` make one. It listens on a port of its own in the test's event loop.
+"""
+
+import asyncio
+import gzip
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import ClientSession, DummyCookieJar, web
+from multidict import CIMultiDict
+from yarl import URL
+
+LOOPBACK = "127.0.0.1"
+_NOT_FORWARDED = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 s; closing then sends RST instead of FIN
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the client sent, and when by the loop's clock; `path` is without the query."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    time: float
+
+    def json(self) -> Any:
+        return json.loads(self.body) if self.body else None
+
+
+class Exchange:
+    """One request on its way, for a treatment to decide about."""
+
+    def __init__(self, proxy: "Proxy", incoming: web.Request, request: Request) -> None:
+        self._proxy, self._incoming, self.request = proxy, incoming, request
+
+    async def pass_on(self, **headers: str) -> web.Response:
+        """The service's own answer to the request, with these headers instead of the client's."""
+        return await self._proxy.forward(self._incoming.raw_path, self.request, headers)
+
+    def reset(self) -> web.Response:
+        """Break the connection; what is returned is never sent."""
+        transport = self._incoming.transport
+        assert transport is not None
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
+        return web.Response()
+
+    async def send_half(self, whole: web.Response) -> web.StreamResponse:
+        """Announce a whole answer, send half of it and close the connection."""
+        body = whole.body if isinstance(whole.body, bytes) else b""
+        part = web.StreamResponse(status=whole.status, headers={"Content-Length": str(len(body))})
+        part.content_type = whole.content_type
+        await part.prepare(self._incoming)
+        await part.write(body[: len(body) // 2])
+        assert self._incoming.transport is not None
+        self._incoming.transport.close()
+        return part
+
+
+Where = Callable[[Request], bool]
+Treatment = Callable[[Exchange], Awaitable[web.StreamResponse]]
+
+
+def everywhere(_: Request) -> bool:
+    return True
+
+
+def at(fragment: str) -> Where:
+    """Requests whose path contains this."""
+    return lambda request: fragment in request.path
+
+
+@dataclass
+class Rule:
+    """Treats matching requests otherwise: `times` of them, or all, after the first `after` ones."""
+
+    treatment: Treatment
+    where: Where
+    after: int
+    times: int | None
+    matched: int = field(default=0, init=False)
+
+    def takes(self, request: Request) -> bool:
+        if not self.where(request):
+            return False
+        self.matched += 1
+        return self.after < self.matched and (self.times is None or self.matched <= self.after + self.times)
+
+
+class Proxy:
+    """A running proxy; `requests` are all that came, in order, whatever became of them."""
+
+    def __init__(self, upstream: str, session: ClientSession) -> None:
+        self.requests: list[Request] = []
+        self._upstream, self._session = upstream, session
+        self._rules: list[Rule] = []
+        self._runner: web.AppRunner | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self._port}"
+
+    def treat(
+        self, treatment: Treatment, where: Where = everywhere, *, after: int = 0, times: int | None = None
+    ) -> Rule:
+        """Treat requests otherwise from now on; the first rule that takes a request has it."""
+        rule = Rule(treatment, where, after, times)
+        self._rules.append(rule)
+        return rule
+
+    def heal(self) -> None:
+        """Pass everything on again."""
+        self._rules.clear()
+
+    def count(self, where: Where) -> int:
+        """How many of the requests so far match."""
+        return sum(map(where, self.requests))
+
+    @asynccontextmanager
+    async def down(self) -> AsyncIterator[None]:
+        """Refuse connections for a while."""
+        await self.stop()
+        try:
+            yield
+        finally:
+            await self.start()
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=2**26)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.2)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, LOOPBACK, self._port).start()
+        self._port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _handle(self, incoming: web.Request) -> web.StreamResponse:
+        request = Request(
+            incoming.method,
+            incoming.path,
+            incoming.query_string,
+            incoming.headers.copy(),
+            await incoming.read(),
+            asyncio.get_running_loop().time(),
+        )
+        self.requests.append(request)
+        exchange = Exchange(self, incoming, request)
+        for rule in self._rules:
+            if rule.takes(request):
+                return await rule.treatment(exchange)
+        return await exchange.pass_on()
+
+    async def forward(self, raw_path: str, request: Request, headers: Mapping[str, str]) -> web.Response:
+        kept = CIMultiDict((k, v) for k, v in request.headers.items() if k.lower() not in _NOT_FORWARDED)
+        kept.update(headers)
+        url = URL(self._upstream + raw_path, encoded=True)
+        async with self._session.request(
+            request.method, url, headers=kept, data=request.body or None, allow_redirects=False
+        ) as answer:
+            answered = CIMultiDict((k, v) for k, v in answer.headers.items() if k.lower() not in _NOT_FORWARDED)
+            return web.Response(status=answer.status, headers=answered, body=await answer.read())
+
+
+@asynccontextmanager
+async def serve(upstream: str) -> AsyncIterator[Proxy]:
+    """A proxy in front of a service, whose address has no path."""
+    async with ClientSession(cookie_jar=DummyCookieJar(), auto_decompress=False) as session:
+        proxy = Proxy(upstream, session)
+        await proxy.start()
+        try:
+            yield proxy
+        finally:
+            await proxy.stop()
+
+
+def answer(status: int, body: object = "", *, content_type: str = "application/json", **headers: str) -> Treatment:
+    """Answer in the service's place; a body that is no text is sent as JSON. `Retry_After="1"` is a header."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    async def treat(_: Exchange) -> web.Response:
+        return web.Response(status=status, text=text, content_type=content_type, headers=sent)
+
+    return treat
+
+
+async def no_gzip(_: Exchange) -> web.Response:
+    """Answer with a body that says it is compressed, and breaks off in it."""
+    return web.Response(body=gzip.compress(b"[]")[:-6] + b"broken", headers={"Content-Encoding": "gzip"})
+
+
+async def reset(exchange: Exchange) -> web.Response:
+    """Break the connection before the service hears of the request."""
+    return exchange.reset()
+
+
+async def lost(exchange: Exchange) -> web.Response:
+    """Let the service do it, and break the connection instead of answering."""
+    await exchange.pass_on()
+    return exchange.reset()
+
+
+async def cut(exchange: Exchange) -> web.StreamResponse:
+    """Let the service do it, and send half of its answer."""
+    return await exchange.send_half(await exchange.pass_on())
+
+
+async def silence(_: Exchange) -> web.Response:
+    """Never answer."""
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+def before(action: Callable[[], object]) -> Treatment:
+    """Do something, such as change the database, and then pass the request on."""
+
+    async def treat(exchange: Exchange) -> web.Response:
+        action()
+        return await exchange.pass_on()
+
+    return treat
+
+
+def with_headers(**headers: str) -> Treatment:
+    """Pass the request on with other headers than the client sent."""
+
+    async def treat(exchange: Exchange) -> web.Response:
+        return await exchange.pass_on(**headers)
+
+    return treat
