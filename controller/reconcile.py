@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from kubernetes.aio.client.exceptions import ApiException
 from pydantic import ValidationError
 
 from controller.adapters.events import EventRecorder
-from controller.adapters.kubernetes import Cluster, PolicyKey
+from controller.adapters.kubernetes import TRANSPORT_ERRORS, Cluster, ClusterError, PolicyKey
 from controller.adapters.services import LiveServices
 from controller.conditions import Findings
 from controller.decisions import Failure
@@ -126,6 +127,8 @@ async def _scan(key: PolicyKey, policy: Policy, planned: Plan, order: Order, too
     reporter = _Reporter(key, planned, tools)
     try:
         await run_scan(policy, order, tools.services, reporter, now=tools.clock(), stop=stop)
+    except (ApiException, ClusterError, *TRANSPORT_ERRORS):
+        raise  # the outcome could not be written; the dispatcher gives the policy another turn
     except Exception as error:
         # A defect of ours must not look like a scan that never ran, nor be tried again every few seconds.
         logger.exception("the scan of %s/%s broke off", key.namespace, key.name)
@@ -135,7 +138,7 @@ async def _scan(key: PolicyKey, policy: Policy, planned: Plan, order: Order, too
 
 @dataclass(frozen=True, slots=True)
 class _Reporter:
-    """Step 9 of a scan in a cluster."""
+    """The last step of a scan in a cluster."""
 
     key: PolicyKey
     planned: Plan

@@ -164,17 +164,17 @@ async def run_scan(
             if outcome.stuck:
                 # 3. Ask for the deployment and whether anything would run its runs.
                 outcome.deployment = await server.deployment()
-                # 4. and 5. Index the flow runs; look up earlier recoveries of the videos that have none.
+                # 4. Index the flow runs; look up earlier recoveries of the videos that have none.
                 facts = await _gather_facts(policy, server, outcome.deployment, outcome.stuck, now)
-                # 7. Decide.
+                # 5. Decide.
                 decisions = decide(outcome.stuck, facts, policy.spec, now=now)
                 outcome.results += [decision for decision in decisions if not isinstance(decision, Recover)]
-                # 8. Create the recoveries, in batches, each after a second look.
+                # 6. Create the recoveries, in batches, each after a second look.
                 await _recover(_Recovering(policy, table, server, facts, outcome, now), decisions, stop)
     except ScanError as error:
         outcome.error = error
     outcome.results += [_interrupted(video) for video in outcome.undecided()]
-    # 9. Write the status, Events, metrics and the summary line.
+    # 7. Write the status, the Events and the summary line.
     await reporter.report(policy, outcome)
     return outcome
 
@@ -199,13 +199,6 @@ async def _gather_facts(
     return Facts(index, recoveries, deployment)
 
 
-async def _recover(scan: "_Recovering", decisions: list[Decision], stop: Stop) -> None:
-    for batch in _batches([decision for decision in decisions if isinstance(decision, Recover)]):
-        if stop.is_set():
-            return
-        await _recover_batch(scan, batch)
-
-
 @dataclass(frozen=True, slots=True)
 class _Recovering:
     """What the batches of one scan have in common."""
@@ -216,6 +209,13 @@ class _Recovering:
     facts: Facts
     outcome: Outcome
     now: datetime
+
+
+async def _recover(scan: _Recovering, decisions: list[Decision], stop: Stop) -> None:
+    for batch in _batches([decision for decision in decisions if isinstance(decision, Recover)]):
+        if stop.is_set():
+            return
+        await _recover_batch(scan, batch)
 
 
 async def _recover_batch(scan: _Recovering, batch: list[Recover]) -> None:
