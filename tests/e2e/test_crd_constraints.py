@@ -305,20 +305,20 @@ def parameters() -> Iterator[Example]:
     yield value(place, "maxProperties 20", ok=many, bad=many | {"p19": ""})
     yield from template(f"{place}.*", shortest="")
     names = "rule: write the names of the flow's parameters, such as video_id: letters, digits and _, at most 100"
-    for bad in ("video-id", "1a", "", "a b", "a" * 101, "a\n"):
+    for name in ("video-id", "1a", "", "a b", "a" * 101, "a\n"):
         good = {"video_id": "{id}", "_Other" + "a" * 94: "x"}
-        yield Example("spec.prefect", names, {place: good}, {place: {"video_id": "{id}", bad: "x"}}, at=place)
+        yield Example("spec.prefect", names, {place: good}, {place: {"video_id": "{id}", name: "x"}}, at=place)
     present = 'rule: write the parameter that videoIdParameter names, such as video_id: "{id}"'
     renamed: Edits = {"spec.prefect.videoIdParameter": "id", place: {"id": "{id}"}}
-    for bad in ({}, {"id": "{id}"}):
-        yield Example("spec.prefect", present, renamed, {place: bad}, at=place)
+    for parameters in ({}, {"id": "{id}"}):
+        yield Example("spec.prefect", present, renamed, {place: parameters}, at=place)
     found = (
         "rule: write the id column, and nothing else, for the parameter that videoIdParameter names, such as"
         ' video_id: "{id}"; otherwise a run could not be found again'
     )
     other: Edits = {"spec.supabase.columns.id": "video", place: {"video_id": "{video}"}}
-    for bad in ({"video_id": "{tenant_id}"}, {"video_id": "v-{id}"}, {"video_id": "id"}):
-        yield Example("spec", found, other, {place: bad}, at=place)
+    for lost in ({"video_id": "{tenant_id}"}, {"video_id": "v-{id}"}, {"video_id": "id"}):
+        yield Example("spec", found, other, {place: lost}, at=place)
     yield Example("spec", found, other, {"spec.supabase.columns.id": "video", place: MISSING}, at=place)
     place = "spec.prefect.videoIdParameter"
     longest = "a" * 100
@@ -400,7 +400,8 @@ def keys(schema: Manifest) -> Iterator[str]:
 
 def spec_schema() -> Manifest:
     version = custom_resource_definition()["spec"]["versions"][0]
-    return version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    schema: Manifest = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return schema
 
 
 def test_gives_every_constraint_of_the_schema_an_example_and_no_other():
@@ -467,9 +468,10 @@ class Judge:
         self.api = client.CustomObjectsApi(config.new_client_from_config(config_file=str(cluster.kubeconfig)))
 
     def create(self, manifest: Manifest, *, dry_run: bool = True) -> Manifest:
-        return self.api.create_namespaced_custom_object(
+        options: dict[str, Any] = {"dry_run": "All"} if dry_run else {}
+        return self.api.create_namespaced_custom_object(  # type: ignore[return-value]
             GROUP, VERSION, NAMESPACE, PLURAL, manifest,
-            field_validation="Strict", **({"dry_run": "All"} if dry_run else {}),
+            field_validation="Strict", **options,
         )  # fmt: skip
 
     def refusal(self, manifest: Manifest) -> list[tuple[str, str]]:
@@ -477,7 +479,7 @@ class Judge:
         with pytest.raises(ApiException) as refused:
             self.create(manifest)
         assert refused.value.status in {400, 422}, refused.value
-        answer = json.loads(refused.value.body)
+        answer = json.loads(str(refused.value.body))
         return [(cause["field"], cause["message"]) for cause in answer["details"]["causes"]]
 
     def accepts(self, manifest: Manifest) -> bool:
@@ -591,7 +593,7 @@ def test_refuses_an_unknown_field_where_the_models_do(judge: Judge, block: str):
     manifest = edited({f"{block}.time_zone": "UTC"})
     with pytest.raises(ApiException) as refused:
         judge.create(manifest)
-    assert f'unknown field \\"{block}.time_zone\\"' in refused.value.body
+    assert f'unknown field \\"{block}.time_zone\\"' in str(refused.value.body)
     with pytest.raises(ConfigurationError, match=re.escape(f"{block}.time_zone: no such field")):
         parse_policy(manifest)
 
@@ -726,7 +728,8 @@ def test_shows_every_field_of_the_status_in_the_sample():
 
 @pytest.mark.e2e
 def test_stores_a_status_as_it_is_written(judge: Judge, stored: str):
-    found = judge.api.get_namespaced_custom_object_status(GROUP, VERSION, NAMESPACE, PLURAL, stored)["status"]
+    policy: Any = judge.api.get_namespaced_custom_object_status(GROUP, VERSION, NAMESPACE, PLURAL, stored)
+    found = policy["status"]
     assert found == STATUS
     assert PolicyStatus.model_validate(found).to_manifest() == STATUS
 

@@ -159,7 +159,7 @@ def with_defaults(content: Schema, schema: Schema) -> Schema:
 
 
 def test_has_the_defaults_of_the_models():
-    manifest = {
+    manifest: dict[str, Any] = {
         "apiVersion": "recovery.captiona.cc/v1alpha1",
         "kind": "VideoRecoveryPolicy",
         "metadata": {"name": "x"},

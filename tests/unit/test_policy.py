@@ -66,7 +66,8 @@ spec:
 
 
 def manifest(text: str = MINIMAL) -> dict[str, Any]:
-    return yaml.safe_load(text)
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
 
 
 def refusal(content: Mapping[str, object]) -> str:

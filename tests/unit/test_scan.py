@@ -24,7 +24,7 @@ ALL_STEPS = ["connect", "candidates", "deployment", "flow_runs", "recoveries", "
 
 async def scan(world: World, *, order: Order = ORDER, stop: asyncio.Event | None = None, **spec: Any) -> Outcome:
     reporter = Collected()
-    outcome = await run_scan(policy(**spec), order, world, reporter, now=NOW, stop=stop or asyncio.Event())  # type: ignore[arg-type]
+    outcome = await run_scan(policy(**spec), order, world, reporter, now=NOW, stop=stop or asyncio.Event())
     assert reporter.outcomes == [outcome], "every scan is reported, once"
     return outcome
 

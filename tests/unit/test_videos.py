@@ -2,6 +2,7 @@
 
 import unicodedata
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -295,7 +296,7 @@ def test_every_uuid_is_the_same_id_in_capitals(uuid):
     ],
 )
 def test_renders(template, expected):
-    values = {
+    values: dict[str, Any] = {
         "number": 7, "braces": "{id}", "percent": "%s %(id)s", "backslash": r"\1\g<0>", "two words": "yes",
         "slash": "a/b", "dots": "..", "hidden": "..a",
     }  # fmt: skip
