@@ -6,6 +6,7 @@ resourceVersion that it was computed from, so that two writers cannot undo each 
 
 import asyncio
 import binascii
+import os
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from typing import Any, Self, cast
 
 import aiohttp
 import stamina
+import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
 from controller.errors import ConfigurationError, ErrorReason, ScanError
 
@@ -50,6 +53,9 @@ class PolicyKey:
     uid: str
 
 
+UNUSABLE = (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError)
+"""What the Kubernetes client raises for a kubeconfig that it cannot use."""
+
 LoadConfiguration = Callable[[], Awaitable[client.Configuration]]
 
 
@@ -72,14 +78,21 @@ async def load_configuration(kubeconfig: Path | None, context: str | None) -> cl
                 await _load(None, None, configuration)
         else:
             await _load(kubeconfig, context, configuration)
-    except (config.ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        where = kubeconfig or "$KUBECONFIG or ~/.kube/config"
-        raise ClusterError(f"no cluster: {where} cannot be used ({error}); name one with --kubeconfig FILE") from None
+    except UNUSABLE as error:
+        where = kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
+        problem = " ".join(str(error).split())
+        raise ClusterError(f"no cluster: {where} cannot be used ({problem}); name one with --kubeconfig FILE") from None
     return configuration
 
 
+def _see_that_one_exists(files: str) -> None:
+    if not any(Path(file).expanduser().is_file() for file in files.split(os.pathsep)):
+        raise ClusterError(f"no cluster: there is no file {files}; name a kubeconfig with --kubeconfig FILE")
+
+
 async def _load(file: Path | None, context: str | None, configuration: client.Configuration) -> None:
-    name = str(file) if file else None
+    name = str(file or KUBE_CONFIG_DEFAULT_LOCATION)
+    _see_that_one_exists(name)
     await config.load_kube_config(name, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]
 
 

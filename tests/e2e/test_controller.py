@@ -431,6 +431,26 @@ def test_without_the_crd_it_ends_with_one_clear_line(cluster: ControlPlane, tmp_
         assert_one_line(finished, "the API server cannot be reached")
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        pytest.param(None, "there is no file", id="no file"),
+        pytest.param("", "cannot be used", id="an empty file"),
+        pytest.param("{apiVersion: v1, kind: Config", "cannot be used", id="no YAML"),
+        pytest.param("{apiVersion: v1, kind: Config, current-context: gone}", "cannot be used", id="no such context"),
+    ],
+)
+def test_with_a_wrong_kubeconfig_it_ends_with_one_clear_line(tmp_path, content, text):
+    kubeconfig = tmp_path / "kubeconfig"
+    if content is not None:
+        kubeconfig.write_text(content)
+
+    finished = start_in_vain(kubeconfig, tmp_path)
+
+    assert_one_line(finished, text)
+    assert str(kubeconfig) in finished.log
+
+
 def test_without_permission_it_ends_with_one_clear_line(installed, tmp_path):
     installed.kubectl("create", "serviceaccount", "nobody", "-n", "default")
 
