@@ -50,6 +50,8 @@ def make_kopf_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 630
     settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 30
+    settings.queueing.worker_limit = 20  # else a start with 1,000 policies opens 1,000 connections at once
+    settings.queueing.idle_timeout = 0.1  # and a worker makes room for the next policy
     return settings
 
 
