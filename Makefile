@@ -8,7 +8,7 @@ PACKAGES := controller devstack demo tests
 .PHONY: help setup lock generate check format test test-unit test-integration test-e2e demo clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed  ## Make .venv from the lock file
 

@@ -212,6 +212,12 @@ Template = Annotated[
     str, text(1024, shortest=0), matching(rf"^([^{{}}{_CONTROL}]|\{{{_COLUMN}\}})*$", _PLACEHOLDER_ADVICE)
 ]
 Status = Annotated[
-    str, text(63), matching(rf'^[^"\\{_CONTROL}]+$', 'write a status without control characters, " and \\')
+    str,
+    text(63),
+    # A char(n) column pads its values, so spaces at the end could never be told from that.
+    matching(
+        rf'^[^ "\\{_CONTROL}]([^"\\{_CONTROL}]*[^ "\\{_CONTROL}])?$',
+        'write a status without control characters, " and \\, and without spaces around it',
+    ),
 ]
 PrefectName = Annotated[str, text(255), _prefect_name]

@@ -208,10 +208,9 @@ def stuck() -> Iterator[Example]:
     yield value(place, "maxItems 20", ok=[f"s{i}" for i in range(20)], bad=[f"s{i}" for i in range(21)])
     yield value(place, "set", ok=["a", "A"], bad=["a", "b", "a"])
     yield from text(f"{place}[*]", 63)
-    for bad in ('a"b', "a\\b", "a\nb", "\x00"):
-        yield value(
-            f"{place}[*]", 'rule: write a status without control characters, " and \\', ok="wird geprüft", bad=bad
-        )
+    plain = 'rule: write a status without control characters, " and \\, and without spaces around it'
+    for bad in ('a"b', "a\\b", "a\nb", "\x00", " a", "a ", " "):
+        yield value(f"{place}[*]", plain, ok="wird geprüft", bad=bad)
     yield from duration("spec.stuck.age", "1m", "8760h", below="59s")
     place = "spec.stuck.ageByStatus"
     many = {f"s{i}": "1m" for i in range(20)}
