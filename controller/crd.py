@@ -112,7 +112,7 @@ def custom_resource_definition() -> Schema:
 
 
 def _resource_schema() -> Schema:
-    status = _without_defaults(structural_schema(PolicyStatus))
+    status = structural_schema(PolicyStatus, defaults=False)
     status["properties"]["conditions"] |= {
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
@@ -132,9 +132,10 @@ def _resource_schema() -> Schema:
     }
 
 
-def structural_schema(model: type[BaseModel]) -> Schema:
-    """The model's schema as the API server takes it."""
+def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> Schema:
+    """The model's schema as the API server takes it, with the defaults that it is to fill in or without any."""
     schema = model.model_json_schema(by_alias=True, schema_generator=_Generator)
+    schema = schema if defaults else _without_defaults(schema)
     return _structural(schema, schema.get("$defs", {}))
 
 

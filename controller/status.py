@@ -137,7 +137,7 @@ class Quarantine(_Part):
 class Totals(_Part):
     """Counts since the policy was created."""
 
-    scans: int = Field(default=0, description="Scans.")
+    scans: int = Field(default=0, description="Scans that ran, whatever triggered them.")
     recovered: int = Field(default=0, description="Recoveries that scans created.")
     confirmed: int = Field(default=0, description="Recoveries that were seen to work.")
     failed: int = Field(default=0, description="Videos that could not be recovered, once for each scan.")

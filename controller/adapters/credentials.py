@@ -61,6 +61,10 @@ def supabase_credentials(values: Mapping[str, str], source: str) -> SupabaseCred
     return SupabaseCredentials(url, key)
 
 
+def _is_host(name: str | None) -> bool:
+    return bool(name) and all(character.isalnum() or character in ".-_:" for character in name or "")
+
+
 def _is_public(key: str) -> bool:
     """Whether a Supabase key is one that is made for browsers: a publishable one, or a JWT of the role anon."""
     if key.startswith("sb_publishable_"):
@@ -94,7 +98,7 @@ class _Place:
             raise self.missing(name, f"the address, such as {example}")
         try:
             parts = urlsplit(text)
-            usable = httpx.URL(text).scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            usable = httpx.URL(text).scheme in {"http", "https"} and _is_host(parts.hostname) and parts.port != 0
         except (ValueError, httpx.InvalidURL):
             usable = False
         if not usable or any(c.isspace() or not c.isprintable() for c in text):

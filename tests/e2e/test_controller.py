@@ -286,6 +286,7 @@ def test_a_wrong_spec_stalls_the_policy_until_the_next_edit(namespace, controlle
         pytest.param({"SUPABASE_URL": ""}, "SecretKeyMissing", "SUPABASE_URL", id="no URL"),
         pytest.param({"SUPABASE_SERVICE_ROLE_KEY": " "}, "SecretKeyMissing", "SUPABASE_SERVICE_ROLE_KEY", id="no key"),
         pytest.param({"PREFECT_API_URL": "prefect:4200"}, "InvalidURL", "PREFECT_API_URL", id="URL without scheme"),
+        pytest.param({"SUPABASE_URL": "https://<project>.supabase.co"}, "InvalidURL", "SUPABASE_URL", id="an example"),
         pytest.param({"SUPABASE_URL": "http://user:pw@host"}, "InvalidURL", "SUPABASE_URL", id="URL with a password"),
     ],
 )
