@@ -384,12 +384,17 @@ def test_a_paused_deployment_holds_the_backlog_and_says_so(namespace, controller
 # Leaving, deleting
 
 
-def test_a_policy_deleted_in_the_middle_of_a_scan_is_gone_at_once(namespace, controller, supabase, prefect):
-    stuck_videos(supabase, 400)
+def begin_a_long_scan(namespace: Namespace) -> None:
+    """Ask for a scan of four batches, and wait until the first one is there."""
+    stuck_videos(namespace.supabase, 400)
     namespace.apply(limits={"perTenant": 1000})
     namespace.wait_condition("Ready", "True")
     namespace.kubectl("annotate", "vrp/policy", "recovery.captiona.cc/requestedAt=now")
-    wait_for(prefect.count_flow_runs, what="the first batch")
+    wait_for(namespace.prefect.count_flow_runs, what="the first batch")
+
+
+def test_a_policy_deleted_in_the_middle_of_a_scan_is_gone_at_once(namespace, controller, prefect):
+    begin_a_long_scan(namespace)
 
     namespace.kubectl("delete", "vrp/policy", "--timeout=20s")
 
@@ -399,12 +404,8 @@ def test_a_policy_deleted_in_the_middle_of_a_scan_is_gone_at_once(namespace, con
     assert prefect.count_flow_runs() <= max(created, 200), "the scan ends after its batch"
 
 
-def test_sigterm_lets_a_scan_finish_its_batch_and_write_its_status(namespace, controller, supabase, prefect):
-    stuck_videos(supabase, 400)
-    namespace.apply(limits={"perTenant": 1000})
-    namespace.wait_condition("Ready", "True")
-    namespace.kubectl("annotate", "vrp/policy", "recovery.captiona.cc/requestedAt=now")
-    wait_for(prefect.count_flow_runs, what="the first batch")
+def test_sigterm_lets_a_scan_finish_its_batch_and_write_its_status(namespace, controller, prefect):
+    begin_a_long_scan(namespace)
 
     assert controller.stop() == 0
 
