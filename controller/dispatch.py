@@ -8,6 +8,7 @@ whatever was started after it.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -39,8 +40,7 @@ class Dispatcher:
         self._at_work: set[PolicyKey] = set()
         self._gone: set[PolicyKey] = set()
         self._checked_at: dict[PolicyKey, datetime] = {}
-        self._failures: dict[PolicyKey, int] = {}
-        self._not_before: dict[PolicyKey, datetime] = {}
+        self._put_off: dict[PolicyKey, _PutOff] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._leaving = False
 
@@ -82,13 +82,13 @@ class Dispatcher:
     def forget(self, key: PolicyKey) -> None:
         """A policy is being deleted: end its scan after the current batch, and start no other."""
         self._due_at.pop(key, None)
-        for memory in (self._checked_at, self._failures, self._not_before):
-            memory.pop(key, None)
+        self._checked_at.pop(key, None)
+        self._put_off.pop(key, None)
         if key in self._at_work:
             self._gone.add(key)
 
     def _is_due(self, key: PolicyKey, manifest: Mapping[str, Any], now: datetime) -> bool:
-        if key in self._not_before and now < self._not_before[key]:
+        if key in self._put_off and now < self._put_off[key].until:
             return False
         # Most ticks end here, on plain comparisons; only what may be due is planned.
         raw = manifest.get("status") or {}
@@ -124,7 +124,7 @@ class Dispatcher:
             finally:
                 self._at_work.discard(key)
                 self._gone.discard(key)
-            if key in self._not_before:
+            if key in self._put_off:
                 self._due_at.pop(key, None)  # a tick takes it up again when the wait is over
             elif key in self._due_at:
                 self._queue.put_nowait(key)
@@ -142,15 +142,22 @@ class Dispatcher:
             again = self._back_off(key)
             logger.exception("%s/%s: the controller failed; trying again in %s", key.namespace, key.name, again)
         else:
-            self._failures.pop(key, None)
-            self._not_before.pop(key, None)
+            self._put_off.pop(key, None)
 
     def _back_off(self, key: PolicyKey) -> timedelta:
         """Put off the next turn, longer each time: a status that cannot be written must not mean endless scans."""
-        self._failures[key] = failures = self._failures.get(key, 0) + 1
-        wait: timedelta = min(TICK * 2 ** min(failures - 1, 10), LONGEST_BACK_OFF)
-        self._not_before[key] = self._tools.clock() + wait
+        before = self._put_off.get(key)
+        wait = min(before.wait * 2, LONGEST_BACK_OFF) if before else TICK
+        self._put_off[key] = _PutOff(wait, self._tools.clock() + wait)
         return wait
+
+
+@dataclass(frozen=True, slots=True)
+class _PutOff:
+    """How long a policy whose last turn failed waits for the next, and until when."""
+
+    wait: timedelta
+    until: datetime
 
 
 class _Stop:

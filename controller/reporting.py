@@ -5,7 +5,6 @@ Pure: no I/O, no clock. Each function takes the status as it is and returns the 
 
 from collections import Counter
 from datetime import datetime
-from itertools import chain
 
 from controller.conditions import Findings, conditions, conditions_of_invalid
 from controller.decisions import Failure, Skip
@@ -13,9 +12,10 @@ from controller.durations import format_duration
 from controller.errors import ScanError
 from controller.policy import Policy
 from controller.scan import Outcome, Recovered, Result
-from controller.schedule import Plan, request_token
+from controller.schedule import Plan, fingerprint, request_token
 from controller.status import (
     MAX_DECISIONS,
+    MAX_DETAIL,
     MAX_MESSAGE,
     DecisionRecord,
     LastScan,
@@ -25,9 +25,6 @@ from controller.status import (
     Totals,
 )
 from controller.videos import shown
-
-MAX_DETAIL = 256
-"""Characters of what was seen for one video."""
 
 
 def after_scan(status: PolicyStatus, policy: Policy, outcome: Outcome, plan: Plan, *, now: datetime) -> PolicyStatus:
@@ -109,7 +106,7 @@ def describe(result: Result) -> str:
 def _planned(status: PolicyStatus, policy: Policy, plan: Plan) -> dict[str, object]:
     spec = policy.spec
     return {
-        "observed_schedule": None if spec.suspend else f"{spec.schedule} {spec.time_zone}",
+        "observed_schedule": fingerprint(spec.schedule, spec.time_zone, suspend=spec.suspend),
         "next_schedule_time": plan.next_time,
         "last_missed_time": plan.missed or status.last_missed_time,
     }
@@ -137,10 +134,8 @@ def _reasons(results: list[Result]) -> dict[str, int]:
 
 
 def _decision_records(results: list[Result]) -> tuple[DecisionRecord, ...]:
-    by_kind: dict[type[Result], list[Result]] = {Failure: [], Recovered: [], Skip: []}
-    for result in results:
-        by_kind[type(result)].append(result)
-    return tuple(_decision_record(result) for result in list(chain(*by_kind.values()))[:MAX_DECISIONS])
+    failures_first = sorted(results, key=lambda result: (Failure, Recovered, Skip).index(type(result)))
+    return tuple(_decision_record(result) for result in failures_first[:MAX_DECISIONS])
 
 
 def _decision_record(result: Result) -> DecisionRecord:

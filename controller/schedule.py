@@ -49,7 +49,12 @@ class Timing:
     @property
     def fingerprint(self) -> str | None:
         """The schedule in force, in one line; `None` while suspended. A change of it starts a new plan."""
-        return None if self.suspend else f"{self.schedule} {self.time_zone}"
+        return fingerprint(self.schedule, self.time_zone, suspend=self.suspend)
+
+
+def fingerprint(schedule: str, time_zone: str, *, suspend: bool) -> str | None:
+    """The schedule in force, in one line; `None` while suspended."""
+    return None if suspend else f"{schedule} {time_zone}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,10 @@ MAX_HISTORY = 100
 """The largest `spec.historyLimit`."""
 
 MAX_MESSAGE = 1024
-"""Characters of a condition's or a decision's message."""
+"""Characters of a condition's message, or of what ended a scan."""
+
+MAX_DETAIL = 256
+"""Characters of what was seen for one video, or of its id."""
 
 
 def _write_time(moment: datetime) -> str:
@@ -88,10 +91,10 @@ class Stuck(_Part):
 class DecisionRecord(_Part):
     """What the scan concluded for one video."""
 
-    video: str = Field(max_length=256, description="The id of the video.")
+    video: str = Field(max_length=MAX_DETAIL, description="The id of the video.")
     decision: Literal["Recovered", "Skipped", "Failed"] = Field(description="Recovered, Skipped or Failed.")
     reason: str | None = Field(default=None, max_length=64, description="Why it was skipped or failed.")
-    message: str | None = Field(default=None, max_length=256, description="What was seen.")
+    message: str | None = Field(default=None, max_length=MAX_DETAIL, description="What was seen.")
     flow_run: str | None = Field(default=None, max_length=64, description="The id of the flow run created for it.")
     attempt: int | None = Field(default=None, description="Which recovery of this video it is; 1 is the first.")
 
@@ -112,7 +115,9 @@ class ScanRecord(_Part):
     error: str | None = Field(
         default=None, max_length=MAX_MESSAGE, description="What ended the scan early, if anything."
     )
-    video: str | None = Field(default=None, max_length=256, description="The one video a request narrowed it to.")
+    video: str | None = Field(
+        default=None, max_length=MAX_DETAIL, description="The one video a request narrowed it to."
+    )
 
 
 class LastScan(ScanRecord):

@@ -62,7 +62,7 @@ def supabase_credentials(values: Mapping[str, str], source: str) -> SupabaseCred
 
 
 def _is_host(name: str | None) -> bool:
-    return bool(name) and all(character.isalnum() or character in ".-_:" for character in name or "")
+    return all(character.isalnum() or character in ".-_:" for character in name) if name else False
 
 
 def _is_public(key: str) -> bool:

@@ -9,6 +9,7 @@ import binascii
 import os
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -72,12 +73,10 @@ async def load_configuration(kubeconfig: Path | None, context: str | None) -> cl
     configuration = client.Configuration()
     try:
         if kubeconfig is None and context is None:
-            try:
+            with suppress(config.ConfigException):
                 config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-            except config.ConfigException:
-                await _load(None, None, configuration)
-        else:
-            await _load(kubeconfig, context, configuration)
+                return configuration
+        await _load(kubeconfig, context, configuration)
     except UNUSABLE as error:
         where = kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
         problem = " ".join(str(error).split())
@@ -262,21 +261,24 @@ class Cluster:
 
     async def _once(self, call: Callable[[], Awaitable[Any]]) -> Any:
         try:
-            async with asyncio.timeout(TIMEOUT):
-                return await call()
+            return await _in_time(call)
         except ApiException as error:
             if error.status != 401:
                 raise
         # Tokens run out: those of cloud providers after minutes, those of Pods after an hour.
         self._configuration.api_key = (await self._load()).api_key
-        async with asyncio.timeout(TIMEOUT):
-            return await call()
+        return await _in_time(call)
 
     async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
         async for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=PATIENCE, wait_max=5):
             with attempt:
                 return await self._once(call)
         raise AssertionError("retry_context returns or raises")
+
+
+async def _in_time(call: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(TIMEOUT):
+        return await call()
 
 
 _LIMITED: dict[str, Any] = {"_request_timeout": TIMEOUT}

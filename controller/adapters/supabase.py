@@ -99,7 +99,7 @@ class SupabaseTable:
         query = query.order(_quoted(columns.created_at), nullsfirst=True)
         query = query.order(_quoted(columns.id), nullsfirst=False).limit(PAGE)
         try:
-            return await self._rows(query, self._columns)
+            return await self._ask(query, self._columns)
         except HttpError as error:
             if video_id is not None and _code(error) in NO_VALUE_OF_THE_TYPE and video_id in _message(error):
                 return []  # such as a word where ids are UUIDs: there is no such video
@@ -123,11 +123,7 @@ class SupabaseTable:
             asked = list(chunk)
             # An answer may be cut; only an empty one says that none of the ids asked for is stuck any more.
             while asked:
-                try:
-                    query = self._stuck_rows([column]).or_(_is_in(column, asked))
-                    rows = await self._rows(query, [column])
-                except HttpError as error:
-                    raise self._explain(error) from None
+                rows = await self._rows(self._stuck_rows([column]).or_(_is_in(column, asked)), [column])
                 found = {same_id(str(row[column])) for row in rows}
                 if not found <= {same_id(video_id) for video_id in asked}:
                     raise self._channel.unexpected("rows that were not asked for")
@@ -143,10 +139,7 @@ class SupabaseTable:
         Raises:
             ScanError: They do not, or Supabase does not answer.
         """
-        try:
-            await self._rows(self._stuck_rows(self._columns).limit(0), ())
-        except HttpError as error:
-            raise self._explain(error) from None
+        await self._rows(self._stuck_rows(self._columns).limit(0), ())
 
     def _stuck_rows(self, columns: Sequence[str]) -> _Query:
         names = self._supabase.columns
@@ -159,13 +152,18 @@ class SupabaseTable:
 
     async def _rows(self, query: _Query, columns: Sequence[str]) -> list[Row]:
         try:
+            return await self._ask(query, columns)
+        except HttpError as error:
+            raise self._explain(error) from None
+
+    async def _ask(self, query: _Query, columns: Sequence[str]) -> list[Row]:
+        """The rows of an answer, each with all columns asked for; raises `HttpError` as it comes."""
+        try:
             answer = await self._channel.send(query.execute)
         except (APIError, ValidationError, ValueError, RecursionError) as error:
             raise self._channel.unexpected(getattr(error, "message", None) or str(error)) from None
-        rows = getattr(answer, "data", None)
-        if not isinstance(rows, list) or not all(
-            isinstance(row, Mapping) and row.keys() >= set(columns) for row in rows
-        ):
+        rows, wanted = getattr(answer, "data", None), set(columns)
+        if not isinstance(rows, list) or not all(isinstance(row, Mapping) and row.keys() >= wanted for row in rows):
             raise self._channel.unexpected(str(rows))
         return rows
 
@@ -233,7 +231,7 @@ def _chunks(video_ids: Sequence[str]) -> Iterator[list[str]]:
     chunk: list[str] = []
     length = 0
     for video_id in video_ids:
-        size = len(httpx.QueryParams({"": video_id}).__str__()) + 3
+        size = len(str(httpx.QueryParams({"": video_id}))) + 3
         if chunk and length + size > MAX_FILTER_LENGTH:
             yield chunk
             chunk, length = [], 0
