@@ -1,7 +1,8 @@
-"""The gateway in front of PostgREST, as on hosted Supabase: `python -P gateway.py CONFIG.json`.
+"""The gateway in front of PostgREST and Storage, as on hosted Supabase: `python -P gateway.py CONFIG.json`.
 
-It checks API keys, says which role a request has, serves PostgREST below `/rest/v1/` and remembers every request. It
-runs in a process of its own, so that it takes no time from a program under test, and imports nothing of this package.
+It checks API keys, says which role a request has, serves PostgREST below `/rest/v1/` and Storage below `/storage/v1/`,
+and remembers every request. It runs in a process of its own, so that it takes no time from a program under test, and
+imports nothing of this package.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 REST = "/rest/v1"
+STORAGE = "/storage/v1"
 CONTROL = "/_devstack/requests"
 
 _NOT_FORWARDED = {
@@ -33,14 +35,15 @@ class RefusedError(Exception):
 
 
 class Gateway:
-    """One PostgREST behind API keys.
+    """The services behind API keys.
 
-    `config` has `port` to listen on, `upstream` (PostgREST's URL), `control` (the password of the request log) and
-    `keys`: by API key the JWT that PostgREST gets for it, or null for a legacy key, which is a JWT itself.
+    `config` has `port` to listen on, `upstreams` (the services' URLs by the path that leads to them), `control` (the
+    password of the request log) and `keys`: by API key the JWT that a service gets for it, or null for a legacy key,
+    which is a JWT itself.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self._upstream: str = config["upstream"]
+        self._upstreams: dict[str, str] = config["upstreams"]
         self._control: str = config["control"]
         self._keys: dict[str, str | None] = config["keys"]
         self._requests: list[dict[str, str | int]] = []
@@ -96,7 +99,9 @@ class Gateway:
         return answer
 
     def _authorization(self, request: web.Request) -> str | None:
-        """Return the Authorization header for PostgREST: the client's own, or the one that its API key stands for."""
+        """Return the Authorization header for a service: the client's own, or the one that its API key stands for."""
+        if _leads_to(STORAGE, request):
+            return self._unchecked(request)
         key = request.headers.get("apikey") or request.query.get("apikey")
         if not key:
             raise RefusedError(*_NO_KEY)
@@ -108,22 +113,32 @@ class Gateway:
         minted = self._keys[key]
         return given or (f"Bearer {minted}" if minted else None)
 
+    def _unchecked(self, request: web.Request) -> str | None:
+        """Return the header for Storage, which gets every request and judges its key itself."""
+        given = request.headers.get("Authorization")
+        if given is not None and not given.startswith("Bearer sb_"):
+            return given
+        key = request.headers.get("apikey", "")
+        minted = self._keys.get(key)
+        return f"Bearer {minted}" if minted else key or None
+
     async def _route(self, request: web.Request, authorization: str | None) -> web.Response:
-        if request.path != REST and not request.path.startswith(f"{REST}/"):
+        prefix = next((prefix for prefix in self._upstreams if _leads_to(prefix, request)), None)
+        if prefix is None:
             return _json(404, message="no Route matched with those values")
         try:
-            return await self._forward(request, authorization)
+            return await self._forward(request, prefix, authorization)
         except (ClientError, TimeoutError):
             return _json(502, message="An invalid response was received from the upstream server")
 
-    async def _forward(self, request: web.Request, authorization: str | None) -> web.Response:
+    async def _forward(self, request: web.Request, prefix: str, authorization: str | None) -> web.Response:
         assert self._session is not None
         headers = CIMultiDict((k, v) for k, v in request.headers.items() if k.lower() not in _NOT_FORWARDED)
         if authorization:
             headers["Authorization"] = authorization
         async with self._session.request(
             request.method,
-            URL(self._upstream + _upstream_path(request), encoded=True),
+            URL(self._upstreams[prefix] + _upstream_path(request, prefix), encoded=True),
             headers=headers,
             data=await request.read() if request.can_read_body else None,
             allow_redirects=False,
@@ -132,11 +147,15 @@ class Gateway:
             return web.Response(status=answer.status, headers=kept, body=await answer.read())
 
 
-def _upstream_path(request: web.Request) -> str:
-    """Return path and query as the client wrote them, below PostgREST's own root and without an API key."""
+def _leads_to(prefix: str, request: web.Request) -> bool:
+    return request.path == prefix or request.path.startswith(f"{prefix}/")
+
+
+def _upstream_path(request: web.Request, prefix: str) -> str:
+    """Return path and query as the client wrote them, below the service's own root and without an API key."""
     path, _, query = request.raw_path.partition("?")
     rest = "&".join(part for part in query.split("&") if not part.startswith("apikey="))
-    return (path.removeprefix(REST) or "/") + (f"?{rest}" if rest else "")
+    return (path.removeprefix(prefix) or "/") + (f"?{rest}" if rest else "")
 
 
 def _json(status: int, **body: str) -> web.Response:

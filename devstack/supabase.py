@@ -1,4 +1,4 @@
-"""Supabase's REST API as its hosted form answers: PostgreSQL, PostgREST and a gateway that checks API keys."""
+"""Supabase as its hosted form answers: PostgreSQL, PostgREST, a stand-in for Storage, and a gateway that knows keys."""
 
 import json
 import secrets
@@ -10,11 +10,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import jwt
 
-from devstack import gateway
+from devstack import gateway, storage
 from devstack.errors import Unavailable
 from devstack.ports import LOOPBACK, on_free_ports
 from devstack.postgres import Postgres
@@ -31,7 +32,7 @@ _MINTED_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that the gateway answered; `path` begins with `/rest/v1/`; it and `query` are decoded."""
+    """A request that the gateway answered; `path`, with `/rest/v1/` or `/storage/v1/`, and `query` are decoded."""
 
     method: str
     path: str
@@ -40,7 +41,7 @@ class Request:
 
 
 class Supabase:
-    """A running Supabase with the schemas `public` and `captionacc`, and the table `captionacc.videos`.
+    """A running Supabase with the schemas `public` and `captionacc`, and the table `captionacc.videos`; no bucket yet.
 
     `service_role_key` and `anon_key` are legacy keys (JWTs), `secret_key` and `publishable_key` new ones.
     """
@@ -56,6 +57,7 @@ class Supabase:
         self.publishable_key = f"sb_publishable_{secrets.token_urlsafe(24)}"
         self._control = secrets.token_urlsafe(16)
         self._upstream = ""
+        self._storage = ""
         self._http = httpx.Client(trust_env=False, headers={"X-Control": self._control})
 
     @classmethod
@@ -97,6 +99,7 @@ class Supabase:
                 jwt_secret=self.jwt_secret,
             )
         )
+        stack.callback(on_free_ports(lambda port: self._start_storage(port, directory)).stop)
         stack.callback(on_free_ports(lambda port: self._start_gateway(port, directory)).stop)
 
     def token(self, role: str, *, expires_in: float = _KEY_SECONDS, **claims: Any) -> str:
@@ -143,6 +146,23 @@ class Supabase:
             insert = f"insert into {target} ({names}) select {names} from jsonb_populate_recordset(null::{target}, "
             self.execute(insert.replace("%", "%%") + "%s::jsonb)", [json.dumps(group, default=str)])
 
+    def create_bucket(self, name: str) -> None:
+        """Create an empty private bucket, if it is not there."""
+        self._ask_storage("PUT", name)
+
+    def upload(self, bucket: str, path: str) -> None:
+        """Let a file be there, complete, at a path of a bucket; any path, also one that the real Storage refuses."""
+        self.upload_many(bucket, [path])
+
+    def upload_many(self, bucket: str, paths: Sequence[str]) -> None:
+        """Let files be there, complete, at the paths of a bucket."""
+        for start in range(0, len(paths), storage.MAX_PATHS):
+            self._ask_storage("POST", bucket, list(paths[start : start + storage.MAX_PATHS]))
+
+    def clear_storage(self) -> None:
+        """Remove all files and buckets."""
+        self._ask_storage("DELETE")
+
     def create_table(self, schema: str, table: str, columns: Mapping[str, str]) -> None:
         """Create a table (column name to SQL type and constraints), and wait until PostgREST serves it."""
         definitions = ", ".join(f"{_quoted(name)} {kind}" for name, kind in columns.items())
@@ -174,6 +194,17 @@ class Supabase:
         if videos:
             self.execute((_HERE / "videos.sql").read_text())
 
+    def _start_storage(self, port: int, directory: Path) -> Child:
+        settings = {"port": port, "control": self._control, "jwt_secret": self.jwt_secret}
+        config = write_private(directory / "storage.json", json.dumps(settings))
+        self._storage = f"http://{LOOPBACK}:{port}"
+        return Child.start(
+            "the Storage stand-in",
+            [sys.executable, "-P", storage.__file__, config],
+            log=directory / "storage.log",
+            ready=lambda: self._ask_storage("GET").is_success,
+        )
+
     def _start_gateway(self, port: int, directory: Path) -> Child:
         keys = {
             self.anon_key: None,
@@ -181,7 +212,8 @@ class Supabase:
             self.publishable_key: self.token("anon", expires_in=_MINTED_SECONDS),
             self.secret_key: self.token("service_role", expires_in=_MINTED_SECONDS),
         }
-        settings = {"port": port, "upstream": self._upstream, "control": self._control, "keys": keys}
+        upstreams = {gateway.REST: self._upstream, gateway.STORAGE: self._storage}
+        settings = {"port": port, "upstreams": upstreams, "control": self._control, "keys": keys}
         config = write_private(directory / "gateway.json", json.dumps(settings))
         self.url = f"http://{LOOPBACK}:{port}"
         return Child.start(
@@ -193,6 +225,10 @@ class Supabase:
 
     def _ask(self, method: str) -> httpx.Response:
         return self._http.request(method, self.url + gateway.CONTROL).raise_for_status()
+
+    def _ask_storage(self, method: str, bucket: str = "", paths: Sequence[str] | None = None) -> httpx.Response:
+        url = self._storage + storage.CONTROL + (f"/{quote(bucket, safe='')}" if bucket else "")
+        return self._http.request(method, url, json=paths).raise_for_status()
 
 
 def _quoted(*names: str) -> str:
