@@ -45,6 +45,8 @@ class ErrorReason(StrEnum):
     """The table lacks a column that the policy names."""
     INVALID_FILTER = "InvalidFilter"
     """The database refuses to compare a column with what the policy says, such as a status that its enum lacks."""
+    BUCKET_NOT_FOUND = "BucketNotFound"
+    """Supabase Storage has no bucket `spec.upload.bucket`, or none that the key sees."""
     DEPLOYMENT_NOT_FOUND = "DeploymentNotFound"
     """Prefect has no deployment `spec.prefect.deployment`."""
     UNREACHABLE = "Unreachable"

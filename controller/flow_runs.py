@@ -4,6 +4,7 @@ Decides nothing and asks nobody. The index is complete or it does not exist: who
 a page out.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,6 +41,10 @@ class FlowRun:
     Attributes:
         video_id: The video it works on, as its parameters say; `None` for a run of something else.
         end_time: When it ended; `None` while it has not.
+        created: When it was created; `None` if Prefect does not say.
+        since: Since when nothing has happened to it: the latest of its planned start, its start and the last change of
+            its state (but for being cancelled, which is no sign of life); `None` if Prefect does not say.
+        key: Its idempotency key, if it has one.
     """
 
     id: str
@@ -47,11 +52,19 @@ class FlowRun:
     state: StateType
     video_id: str | None
     end_time: datetime | None = None
+    created: datetime | None = None
+    since: datetime | None = None
+    key: str | None = None
+    tags: frozenset[str] = frozenset()
 
     @property
     def active(self) -> bool:
         """Whether it processes its video, or still may."""
         return self.state in ACTIVE
+
+
+RELEASED = "video-recovery/released"
+"""The tag of a recovery that somebody asked for by name while its video was quarantined: attempts count from it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,11 @@ class Recovery:
 
     attempt: int
     run: FlowRun
+
+    @property
+    def last_sign(self) -> datetime | None:
+        """When it ended, or was created if it has not; `None` if Prefect does not say."""
+        return self.run.end_time or self.run.created
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +105,49 @@ class FlowRunIndex:
     def add(self, runs: Iterable[FlowRun]) -> None:
         """Take in runs that were seen later than all those before."""
         for run in runs:
-            if run.video_id is not None:
+            for video_id in _videos(run):
                 # A run that was read twice counts once, in its later state.
-                self._by_video.setdefault(same_id(run.video_id), {})[run.id] = run
+                self._by_video.setdefault(video_id, {})[run.id] = run
+
+    def remove(self, runs: Iterable[FlowRun]) -> None:
+        """Forget runs that the scan itself has stopped: they speak against nothing."""
+        for run in runs:
+            for video_id in _videos(run):
+                self._by_video.get(video_id, {}).pop(run.id, None)
 
     def of(self, video_id: str) -> tuple[FlowRun, ...]:
         """The runs that work, or recently worked, on a video."""
         return tuple(self._by_video.get(same_id(video_id), {}).values())
+
+    def recoveries_of(self, video_id: str, flow_id: str) -> tuple["Recovery", ...]:
+        """Those of a video's runs that are recoveries by a flow, in the order of their attempts."""
+        numbered = ((attempt_of(run, flow_id, video_id), run) for run in self.of(video_id))
+        recoveries = (Recovery(attempt, run) for attempt, run in numbered if attempt is not None)
+        return tuple(sorted(recoveries, key=lambda recovery: recovery.attempt))
+
+    def in_flight(self, flow_id: str) -> int:
+        """How many recoveries by a flow are active, of whatever videos."""
+        runs = (run for of_video in self._by_video.values() for run in of_video.values())
+        return len({run.id for run in runs if run.active and is_recovery(run, flow_id)})
+
+
+def _videos(run: FlowRun) -> set[str]:
+    """The videos that a run works on: by its parameters, and by its key, which no edit of a policy renames."""
+    named = {same_id(run.video_id)} if run.video_id is not None else set()
+    by_key = _KEY.fullmatch(run.key or "")
+    return named | {by_key["video"]} if by_key else named
+
+
+_KEY = re.compile(r"video-recovery/[^/]+/(?P<video>.+)/[0-9]+", re.DOTALL)
+
+
+def is_recovery(run: FlowRun, flow_id: str) -> bool:
+    """Whether a run was created to recover some video by a flow."""
+    return (run.key or "").startswith(_key_prefix(flow_id))
+
+
+def _key_prefix(flow_id: str) -> str:
+    return f"video-recovery/{flow_id}/"
 
 
 def idempotency_key(flow_id: str, video_id: str, attempt: int) -> str:
@@ -102,13 +156,15 @@ def idempotency_key(flow_id: str, video_id: str, attempt: int) -> str:
     Two controllers, a restart in between and the command line beside it all arrive at the same key; nothing of a policy
     or of a process may go into it.
     """
-    return f"video-recovery/{flow_id}/{same_id(video_id)}/{attempt}"
+    return f"{_key_prefix(flow_id)}{same_id(video_id)}/{attempt}"
+
+
+def attempt_of(run: FlowRun, flow_id: str, video_id: str) -> int | None:
+    """Which attempt at a video a run is, by its idempotency key; `None` if it is no recovery."""
+    start, _, attempt = (run.key or "").rpartition("/")
+    is_recovery = start == f"{_key_prefix(flow_id)}{same_id(video_id)}" and attempt.isdecimal()
+    return int(attempt) if is_recovery else None
 
 
 Recoveries = Mapping[str, tuple[Recovery, ...]]
 """Earlier recoveries by the id of their video, in the order of their attempts."""
-
-
-def next_attempt(earlier: tuple[Recovery, ...]) -> int:
-    """The ordinal of a video's next recovery: the highest that exists, plus one."""
-    return max((recovery.attempt for recovery in earlier), default=0) + 1

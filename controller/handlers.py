@@ -29,8 +29,10 @@ def make_registry(dispatcher: Dispatcher, settings: Settings) -> kopf.OperatorRe
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def changed(event: kopf.RawEvent, **_: Any) -> None:
+        manifest: Any = event["object"]
+        manifest["metadata"].pop("managedFields", None)  # half of what kopf keeps of a policy, and nobody reads it
         if event["type"] != "DELETED":
-            dispatcher.consider(event["object"])
+            dispatcher.consider(manifest)
 
     @kopf.timer(GROUP, VERSION, PLURAL, registry=registry, interval=TICK.total_seconds())
     async def tick(body: kopf.Body, **_: Any) -> None:

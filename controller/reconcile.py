@@ -5,8 +5,8 @@ policy has one turn at a time.
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from controller.adapters.events import EventRecorder
 from controller.adapters.kubernetes import TRANSPORT_ERRORS, Cluster, ClusterError, PolicyKey
-from controller.adapters.services import LiveServices
 from controller.conditions import Findings
-from controller.decisions import Failure
+from controller.decisions import Failure, Skip
 from controller.errors import ConfigurationError, ErrorReason, ScanError
+from controller.outcome import Outcome
 from controller.policy import Policy, parse_policy
 from controller.reporting import (
     after_check,
@@ -26,10 +26,13 @@ from controller.reporting import (
     after_plan,
     after_scan,
     describe,
+    describe_quarantined,
+    newly_quarantined,
     summary,
 )
-from controller.scan import Outcome, Recovered, Stop, run_scan
+from controller.scan import run_scan
 from controller.schedule import Order, Plan, Remembered, Request, Timing, plan, request_token
+from controller.services import Services, Stop
 from controller.settings import REQUESTED_AT, REQUESTED_VIDEO
 from controller.status import ConditionType, PolicyStatus
 
@@ -44,7 +47,7 @@ class Tools:
     """What a turn needs from outside."""
 
     cluster: Cluster
-    services: LiveServices
+    services: Services
     events: EventRecorder
     clock: Clock
 
@@ -73,7 +76,7 @@ async def reconcile(key: PolicyKey, tools: Tools, *, due_at: datetime, recheck: 
     if is_new or (recheck and status.condition(ConditionType.STALLED) is not None):
         await _check(key, policy, planned, tools)
     if planned.order is not None:
-        await _scan(key, policy, planned, planned.order, tools, stop)
+        await _scan(key, policy, planned, replace(planned.order, allowance=status.ramp_up), tools, stop)
     elif not is_new:
         await _write(tools.cluster, key, lambda status: after_plan(status, policy, planned))
     if planned.missed is not None:
@@ -115,10 +118,12 @@ async def _check(key: PolicyKey, policy: Policy, planned: Plan, tools: Tools) ->
 async def _find(policy: Policy, tools: Tools) -> Findings:
     supabase_answered = False
     try:
-        async with tools.services.connect(policy) as (table, server):
-            await table.check()
+        async with tools.services.connect(policy) as clients:
+            await clients.table.check()
+            if clients.store is not None:
+                await clients.store.check()
             supabase_answered = True
-            return Findings(supabase_answered, await server.deployment())
+            return Findings(supabase_answered, await clients.server.deployment())
     except ScanError as error:
         return Findings(supabase_answered, error=error)
 
@@ -146,11 +151,15 @@ class _Reporter:
 
     async def report(self, policy: Policy, outcome: Outcome) -> None:
         now = self.tools.clock()
-        await _write(
-            self.tools.cluster, self.key, lambda status: after_scan(status, policy, outcome, self.planned, now=now)
-        )
+        quarantined: list[Skip] = []
+
+        def compute(status: PolicyStatus) -> PolicyStatus:
+            quarantined[:] = newly_quarantined(status, policy, outcome)
+            return after_scan(status, policy, outcome, self.planned, now=now)
+
+        await _write(self.tools.cluster, self.key, compute)
         self._log(outcome)
-        await self._post_events(outcome)
+        await self._post_events(outcome, quarantined)
 
     def _log(self, outcome: Outcome) -> None:
         where, trigger = f"{self.key.namespace}/{self.key.name}", outcome.order.trigger
@@ -161,10 +170,12 @@ class _Reporter:
         for result in outcome.results:
             logger.debug("%s: %s", where, describe(result))
 
-    async def _post_events(self, outcome: Outcome) -> None:
+    async def _post_events(self, outcome: Outcome, quarantined: Sequence[Skip]) -> None:
         post = self.tools.events.post
-        if any(isinstance(result, Recovered) for result in outcome.results):
+        if outcome.recovered:
             await post(self.key, "Normal", "Recovered", summary(outcome))
+        if quarantined:
+            await post(self.key, "Warning", "Quarantined", describe_quarantined(quarantined))
         failures = [result for result in outcome.results if isinstance(result, Failure)]
         if failures:
             first = failures[0]

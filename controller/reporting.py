@@ -4,27 +4,37 @@ Pure: no I/O, no clock. Each function takes the status as it is and returns the 
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
+from statistics import median_low
 
 from controller.conditions import Findings, conditions, conditions_of_invalid
-from controller.decisions import Failure, Skip
+from controller.decisions import FOR_A_PERSON, Failure, Skip, SkipReason
 from controller.durations import format_duration
 from controller.errors import ScanError
+from controller.outcome import Outcome, Recovered, Result
 from controller.policy import Policy
-from controller.scan import Outcome, Recovered, Result
 from controller.schedule import Plan, fingerprint, request_token
+from controller.settling import settle
 from controller.status import (
     MAX_DECISIONS,
     MAX_DETAIL,
     MAX_MESSAGE,
+    MAX_QUARANTINED,
+    Counted,
     DecisionRecord,
     LastScan,
     PolicyStatus,
+    Quarantine,
     ScanRecord,
+    Settled,
     Stuck,
-    Totals,
+    Waited,
 )
 from controller.videos import shown
+
+QUARANTINED_NAMED = 5
+"""Videos that the Event about a quarantine names."""
 
 
 def after_scan(status: PolicyStatus, policy: Policy, outcome: Outcome, plan: Plan, *, now: datetime) -> PolicyStatus:
@@ -38,11 +48,15 @@ def after_scan(status: PolicyStatus, policy: Policy, outcome: Outcome, plan: Pla
         now: When it was done.
     """
     findings = Findings(outcome.stuck is not None, outcome.deployment, outcome.error)
-    record = _record(outcome, now)
+    settlement = settle(status, outcome)
+    record = _record(outcome, settlement.settled, now)
     changes: dict[str, object] = {
         "last_scan": LastScan(**dict(record), decisions=_decision_records(outcome.results)),
         "history": (record, *status.history)[: policy.spec.history_limit],
-        "totals": _totals(status.totals, record),
+        "totals": settlement.totals.model_copy(update={"scans": status.totals.scans + 1}),
+        "counted": settlement.counted,
+        "quarantine": _quarantine(status.quarantine, outcome),
+        "ramp_up": _ramp_up(status.ramp_up, policy, outcome),
         "conditions": conditions(status, policy, findings, summary(outcome), plan, now=now),
         "observed_generation": policy.generation,
         **_planned(status, policy, plan),
@@ -64,6 +78,8 @@ def after_check(status: PolicyStatus, policy: Policy, findings: Findings, plan: 
     changes: dict[str, object] = {
         "conditions": conditions(status, policy, findings, message, plan, now=now),
         "observed_generation": policy.generation,
+        # Whatever is created from now on counts, also by a first scan that is killed before it can say so.
+        "counted": status.counted or Counted(created_until=now, ended_until=now),
         **_planned(status, policy, plan),
     }
     return status.model_copy(update=changes)
@@ -103,6 +119,16 @@ def describe(result: Result) -> str:
     return f"{verb} video {result.video_id}: {result.reason}: {result.detail}"
 
 
+def describe_quarantined(skips: Sequence[Skip]) -> str:
+    """The videos that are quarantined from now on, in a sentence that says what to do."""
+    named = ", ".join(skip.video_id for skip in skips[:QUARANTINED_NAMED])
+    more = f" and {len(skips) - QUARANTINED_NAMED} more" if len(skips) > QUARANTINED_NAMED else ""
+    return (
+        f"{len(skips)} videos used up their attempts and are left alone: {named}{more}; see what their flow runs say, "
+        "then release one with the annotation recovery.captiona.cc/requestedVideo"
+    )
+
+
 def _planned(status: PolicyStatus, policy: Policy, plan: Plan) -> dict[str, object]:
     spec = policy.spec
     return {
@@ -112,7 +138,60 @@ def _planned(status: PolicyStatus, policy: Policy, plan: Plan) -> dict[str, obje
     }
 
 
-def _record(outcome: Outcome, now: datetime) -> ScanRecord:
+def newly_quarantined(status: PolicyStatus, policy: Policy, outcome: Outcome) -> list[Skip]:
+    """The videos that the status does not have in quarantine yet, so that each is announced once.
+
+    Args:
+        status: The status before the scan. Where it has more in quarantine than it lists, only those that the scan
+            before could not know yet are taken to be new: their last attempt had not ended for the recentRunWindow.
+        policy: The policy that was scanned.
+        outcome: How the scan ended.
+    """
+    seen, before = outcome.seen, status.quarantine or Quarantine()
+    if seen is None or outcome.order.video_id is not None:
+        return []
+    unknown = [skip for skip in _quarantined(outcome) if skip.video_id not in before.videos]
+    if before.count <= len(before.videos) or status.counted is None:
+        return unknown
+    horizon = status.counted.ended_until - policy.spec.stuck.recent_run_window
+    ended = {video_id: recoveries[-1].last_sign for video_id, recoveries in seen.recoveries.items()}
+    return [skip for skip in unknown if (ended[skip.video_id] or horizon) > horizon]
+
+
+def _quarantined(outcome: Outcome) -> list[Skip]:
+    skips = (result for result in outcome.results if isinstance(result, Skip))
+    return [skip for skip in skips if skip.reason is SkipReason.QUARANTINED]
+
+
+def _quarantine(before: Quarantine | None, outcome: Outcome) -> Quarantine | None:
+    """Who is quarantined after a scan; one that did not see all videos only knows whom it released."""
+    if outcome.stuck is None or outcome.order.video_id is not None or (outcome.stuck and outcome.seen is None):
+        released = {result.video_id for result in outcome.recovered if result.released}
+        if before is None or not released:
+            return before
+        remaining = tuple(video_id for video_id in before.videos if video_id not in released)
+        return Quarantine(count=max(len(remaining), before.count - len(released)), videos=remaining)
+    videos = [skip.video_id for skip in _quarantined(outcome)]
+    return Quarantine(count=len(videos), videos=tuple(videos[:MAX_QUARANTINED]))
+
+
+RAMP_START = 10
+"""The first scan after a hold recovers a tenth of what `limits.perScan` allows; each further one twice as many."""
+
+
+def _ramp_up(before: int | None, policy: Policy, outcome: Outcome) -> int | None:
+    """How many videos the next scan may recover; `None` for as many as the limits allow."""
+    if outcome.order.video_id is not None or outcome.error is not None:
+        return before
+    reasons = {result.reason for result in outcome.results if isinstance(result, Skip)}
+    if SkipReason.DEPLOYMENT_NOT_READY in reasons:
+        return max(1, policy.spec.limits.per_scan // RAMP_START)
+    if before is None or not reasons & {SkipReason.OVER_SCAN_LIMIT, SkipReason.OVER_ACTIVE_LIMIT}:
+        return None  # at full speed, or nothing is left of the backlog
+    return before * 2 if before * 2 < policy.spec.limits.per_scan else None
+
+
+def _record(outcome: Outcome, settled: Settled | None, now: datetime) -> ScanRecord:
     counts = Counter(type(result) for result in outcome.results)
     return ScanRecord(
         trigger=outcome.order.trigger,
@@ -122,6 +201,8 @@ def _record(outcome: Outcome, now: datetime) -> ScanRecord:
         recovered=counts[Recovered],
         skipped=counts[Skip],
         failed=counts[Failure],
+        waited=_waited(outcome),
+        settled=settled,
         reasons=_reasons(outcome.results),
         error=outcome.error.message[:MAX_MESSAGE] if outcome.error else None,
         video=shown(outcome.order.video_id) if outcome.order.video_id else None,
@@ -134,8 +215,16 @@ def _reasons(results: list[Result]) -> dict[str, int]:
 
 
 def _decision_records(results: list[Result]) -> tuple[DecisionRecord, ...]:
-    failures_first = sorted(results, key=lambda result: (Failure, Recovered, Skip).index(type(result)))
-    return tuple(_decision_record(result) for result in failures_first[:MAX_DECISIONS])
+    return tuple(_decision_record(result) for result in sorted(results, key=_rank)[:MAX_DECISIONS])
+
+
+def _rank(result: Result) -> int:
+    """What a person has to see to comes first, what passes by itself last."""
+    if isinstance(result, Failure):
+        return 0
+    if isinstance(result, Recovered):
+        return 2
+    return 1 if result.reason in FOR_A_PERSON else 3
 
 
 def _decision_record(result: Result) -> DecisionRecord:
@@ -149,14 +238,11 @@ def _decision_record(result: Result) -> DecisionRecord:
     return DecisionRecord(video=result.video_id, decision="Failed", reason=result.reason, message=message)
 
 
-def _totals(totals: Totals, record: ScanRecord) -> Totals:
-    return totals.model_copy(
-        update={
-            "scans": totals.scans + 1,
-            "recovered": totals.recovered + record.recovered,
-            "failed": totals.failed + record.failed,
-        }
-    )
+def _waited(outcome: Outcome) -> Waited | None:
+    waits = [outcome.started - recovered.video.created_at for recovered in outcome.recovered]
+    if not waits:
+        return None
+    return Waited(median=format_duration(median_low(waits)), longest=format_duration(max(waits)))
 
 
 def _stuck(outcome: Outcome, now: datetime) -> Stuck:

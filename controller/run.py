@@ -49,7 +49,8 @@ async def _look(cluster: Cluster, settings: Settings) -> int:
     for namespace in settings.namespaces or (None,):
         where = f"in namespace {namespace}" if namespace else "in all namespaces"
         try:
-            count += len(await cluster.list_policies(namespace))
+            async for _ in cluster.policies(namespace):
+                count += 1
             missing = await cluster.missing_rights(namespace)
         except ApiException as error:
             if error.status == 404:
@@ -112,7 +113,7 @@ async def _let_go(cluster: Cluster, settings: Settings) -> None:
     """Take our finalizer off, so that policies can be deleted while no controller runs."""
     try:
         for namespace in settings.namespaces or (None,):
-            for manifest in await cluster.list_policies(namespace):
+            async for manifest in cluster.policies(namespace):
                 await cluster.remove_finalizer(manifest, FINALIZER)
     except (ApiException, *TRANSPORT_ERRORS) as error:
         logger.warning("the finalizer %s may be left on policies: %s", FINALIZER, explain(error))

@@ -1,144 +1,47 @@
 """One scan, from top to bottom: read this first.
 
-`run_scan` does the numbered steps of a scan in order. What it needs from outside comes through the protocols below; the
-adapters behind them do the I/O, `controller.decisions` does the thinking, and `controller.reporting` turns the outcome
-into a status. A scan ends with an outcome, also when a service fails: what was done until then stays counted.
+`run_scan` does the numbered steps of a scan in order. What it needs from outside comes through the protocols of
+`controller.services`; `controller.decide` does the thinking; `controller.reporting` turns the outcome into a status. A
+scan ends with an outcome, also when a service fails: what was done until then stays counted.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Protocol
 
-from controller.decisions import (
-    Decision,
+from controller.checks import (
+    CHEAP_CHECKS,
+    FLOW_RUN_CHECKS,
     Facts,
-    Failure,
-    FailureReason,
-    Recover,
-    Skip,
-    SkipReason,
-    decide,
-    flow_run_objection,
+    describe_abandoned,
+    first_objection,
+    heartbeats_wanted,
+    is_abandoned,
+    passing,
+    upload_path,
 )
+from controller.decide import decide
+from controller.decisions import Decision, Failure, FailureReason, Recover, Skip, SkipReason
 from controller.errors import ScanError
-from controller.flow_runs import Deployment, FlowRun, FlowRunIndex, Recoveries
+from controller.flow_runs import Deployment, FlowRunIndex, Recoveries, StateType
+from controller.outcome import Outcome, Recovered, Result, Seen
 from controller.policy import Policy
 from controller.schedule import Order
-from controller.videos import BadRow, Row, Video, is_stuck, read_rows, same_id, youngest_age
+from controller.services import BATCH, Clients, Created, FlowServer, Services, Stop, VideoTable
+from controller.videos import BadRow, UnusableValueError, Video, is_stuck, read_rows, same_id, youngest_age
 
-BATCH = 100
-"""Recoveries that are created at once: the most that Prefect's bulk route takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """Prefect's answer for one recovery: the run, or why there is none.
-
-    Attributes:
-        run_id: The flow run; `None` if Prefect refused.
-        error: What it said then.
-    """
-
-    run_id: str | None
-    error: str = ""
-
-
-class VideoTable(Protocol):
-    """The table of videos. Every method raises `ScanError` when Supabase does not do its part."""
-
-    async def candidates(self, *, created_before: datetime, video_id: str | None) -> list[Row]:
-        """All rows in a stuck status created before a time, oldest first, and those that have no such time."""
-
-    async def still_stuck(self, video_ids: Sequence[str]) -> set[str]:
-        """Those of the ids (in the form of `same_id`) whose rows are in a stuck status now."""
-
-
-class FlowServer(Protocol):
-    """Prefect. Every method raises `ScanError` when it does not do its part; no answer is ever cut short."""
-
-    async def deployment(self) -> Deployment:
-        """The policy's deployment, with what keeps it from running."""
-
-    async def flow_runs(self, *, ended_since: datetime) -> list[FlowRun]:
-        """Every active flow run, and those that ended since a time."""
-
-    async def appeared(self) -> list[FlowRun]:
-        """Every flow run, whatever its state, that appeared since `flow_runs` or since the last call of this."""
-
-    async def recoveries(self, deployment: Deployment, video_ids: Sequence[str]) -> Recoveries:
-        """The earlier recoveries of each video that has any."""
-
-    def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
-        """Create the runs of at most `BATCH` decisions; an answer for each, in their order, as it comes."""
-
-
-class Services(Protocol):
-    """The way to the services of a policy."""
-
-    def connect(self, policy: Policy) -> AbstractAsyncContextManager[tuple[VideoTable, FlowServer]]:
-        """Read the policy's Secrets and make both clients; asks neither service yet."""
+HEARTBEAT_FRESH = timedelta(minutes=15)
+"""A run that gave a sign of life within this time is at work: five of those that Prefect sends by default."""
 
 
 class Reporter(Protocol):
     """Whoever wants to know how a scan ended."""
 
-    async def report(self, policy: Policy, outcome: "Outcome") -> None:
+    async def report(self, policy: Policy, outcome: Outcome) -> None:
         """Take over an outcome, whether or not it has an error."""
-
-
-class Stop(Protocol):
-    """Tells a scan that it should end after its current batch."""
-
-    def is_set(self) -> bool:
-        """Whether to end now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """A video for which a flow run was created."""
-
-    video: Video
-    attempt: int
-    run_id: str
-
-    @property
-    def video_id(self) -> str:
-        """The id of the video."""
-        return self.video.id
-
-
-Result = Recovered | Skip | Failure
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a scan ended.
-
-    Attributes:
-        stuck: The stuck videos; `None` if Supabase could not tell. Rows that cannot be read are not among them.
-        deployment: What Prefect said of it; `None` if it was not asked, or did not answer.
-        results: What became of each video.
-        error: What ended the scan early, if anything did.
-    """
-
-    order: Order
-    started: datetime
-    stuck: list[Video] | None = None
-    deployment: Deployment | None = None
-    results: list[Result] = field(default_factory=list)
-    error: ScanError | None = None
-
-    def undecided(self) -> list[Video]:
-        """The stuck videos that have no result yet."""
-        decided = {result.video_id for result in self.results}
-        return [video for video in self.stuck or () if video.id not in decided]
-
-    def forget(self, video: Video) -> None:
-        """Take out a video that got going by itself during the scan: there is nothing to recover or to count."""
-        self.stuck = [other for other in self.stuck or () if other is not video]
 
 
 async def run_scan(
@@ -157,26 +60,37 @@ async def run_scan(
     outcome = Outcome(order, now)
     try:
         # 1. Read the Secrets.
-        async with services.connect(policy) as (table, server):
+        async with services.connect(policy) as clients:
             # 2. Find the stuck videos. None: done, with one request.
-            outcome.stuck, bad_rows = await _find_stuck(policy, table, order.video_id, now)
+            outcome.stuck, bad_rows = await _find_stuck(policy, clients.table, order.video_id, now)
             outcome.results += [Failure(row.id, FailureReason.INVALID_ROW, row.problem) for row in bad_rows]
             if outcome.stuck:
                 # 3. Ask for the deployment and whether anything would run its runs.
-                outcome.deployment = await server.deployment()
-                # 4. Index the flow runs; look up earlier recoveries of the videos that have none.
-                facts = await _gather_facts(policy, server, outcome.deployment, outcome.stuck, now)
-                # 5. Decide.
+                outcome.deployment = await clients.server.deployment()
+                scan = _Scan(policy, clients, outcome, now)
+                # 4. Index the flow runs. 5. Look up earlier recoveries. 6. Check uploads.
+                facts = await _gather_facts(scan, outcome.deployment, outcome.stuck)
+                # 7. Decide.
                 decisions = decide(outcome.stuck, facts, policy.spec, now=now)
                 outcome.results += [decision for decision in decisions if not isinstance(decision, Recover)]
-                # 6. Create the recoveries, in batches, each after a second look.
-                await _recover(_Recovering(policy, table, server, facts, outcome, now), decisions, stop)
+                # 8. Create the recoveries, in batches, each after a second look.
+                await _recover(scan, facts, decisions, stop)
     except ScanError as error:
         outcome.error = error
     outcome.results += [_interrupted(video) for video in outcome.undecided()]
-    # 7. Write the status, the Events and the summary line.
+    # 9. Write the status, the Events and the summary line.
     await reporter.report(policy, outcome)
     return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """What the steps of one scan have in common."""
+
+    policy: Policy
+    clients: Clients
+    outcome: Outcome
+    now: datetime
 
 
 async def _find_stuck(
@@ -188,57 +102,69 @@ async def _find_stuck(
     return [video for video in videos if is_stuck(video, stuck, now=now)], bad_rows
 
 
-async def _gather_facts(
-    policy: Policy, server: FlowServer, deployment: Deployment, videos: list[Video], now: datetime
-) -> Facts:
-    index = FlowRunIndex(await server.flow_runs(ended_since=now - policy.spec.stuck.recent_run_window))
-    idle = [video.id for video in videos if flow_run_objection(video, index, policy.spec, now=now) is None]
-    recoveries = await server.recoveries(deployment, idle)
+async def _gather_facts(scan: _Scan, deployment: Deployment, videos: list[Video]) -> Facts:
+    spec, server, now = scan.policy.spec, scan.clients.server, scan.now
+    since = (server.clock or now).replace(microsecond=0)
+    index = FlowRunIndex(await server.flow_runs(ended_since=now - spec.stuck.recent_run_window))
+    facts = Facts(scan.outcome.order, index, deployment)
+    if old := heartbeats_wanted(videos, facts, spec, now=now):
+        alive = await server.heartbeats(old, since=since - HEARTBEAT_FRESH)
+        facts = replace(facts, alive=frozenset(alive))
+    facts = replace(facts, recoveries=await _look_up_recoveries(server, facts, videos, scan))
+    facts = replace(facts, uploaded=await _check_uploads(scan, facts, videos))
+    scan.outcome.seen = Seen(facts.recoveries, since)
+    return facts
+
+
+async def _look_up_recoveries(server: FlowServer, facts: Facts, videos: list[Video], scan: _Scan) -> Recoveries:
+    flow_id = facts.deployment.flow_id
+    indexed = {video.id: facts.index.recoveries_of(video.id, flow_id) for video in videos}
+    idle = passing(videos, facts, scan.policy.spec, now=scan.now, checks=FLOW_RUN_CHECKS)
+    # Of a video at work the index may have them all.
+    incomplete = [video_id for video_id, found in indexed.items() if not found or found[-1].attempt > len(found)]
+    unknown = dict.fromkeys([video.id for video in idle] + incomplete)
+    found = await server.recoveries(facts.deployment, list(unknown))
     # A recovery that somebody else created after the index was read is at work too.
-    index.add(recovery.run for of_video in recoveries.values() for recovery in of_video)
-    return Facts(index, recoveries, deployment)
+    facts.index.add(recovery.run for of_video in found.values() for recovery in of_video)
+    return {**{video_id: of_video for video_id, of_video in indexed.items() if of_video}, **found}
 
 
-@dataclass(frozen=True, slots=True)
-class _Recovering:
-    """What the batches of one scan have in common."""
+async def _check_uploads(scan: _Scan, facts: Facts, videos: list[Video]) -> frozenset[str]:
+    spec, store = scan.policy.spec, scan.clients.store
+    if spec.upload is None or store is None:
+        return frozenset()
+    paths: list[str] = []
+    for video in passing(videos, facts, spec, now=scan.now, checks=CHEAP_CHECKS):
+        try:
+            paths.append(upload_path(video, spec.upload))
+        except UnusableValueError:
+            continue  # the decision will say so
+    return frozenset(await store.complete(paths)) if paths else frozenset()
 
-    policy: Policy
-    table: VideoTable
-    server: FlowServer
-    facts: Facts
-    outcome: Outcome
-    now: datetime
 
-
-async def _recover(scan: _Recovering, decisions: list[Decision], stop: Stop) -> None:
+async def _recover(scan: _Scan, facts: Facts, decisions: list[Decision], stop: Stop) -> None:
     for batch in _batches([decision for decision in decisions if isinstance(decision, Recover)]):
         if stop.is_set():
-            return
-        await _recover_batch(scan, batch)
+            break
+        remaining = await _second_look(scan, facts, batch)
+        if any(decision.replaces for decision in remaining):
+            remaining = await _second_look(scan, facts, await _stop_abandoned(scan, facts, remaining))
+        await _create(scan, facts, remaining)
+    if scan.outcome.recovered:
+        with suppress(ScanError):  # the work is done
+            last = scan.outcome.recovered[-1].run_id
+            scan.outcome.created_until = await scan.clients.server.created_at(last)
 
 
-async def _recover_batch(scan: _Recovering, batch: list[Recover]) -> None:
-    unanswered = await _second_look(scan, batch)
-    if not unanswered:
-        return
-    try:
-        async for answer in scan.server.create(scan.facts.deployment, tuple(unanswered)):
-            scan.outcome.results.append(_result(unanswered.pop(0), answer))
-    except ScanError as error:
-        scan.outcome.results += [
-            Failure(decision.video.id, FailureReason.NOT_CREATED, error.message) for decision in unanswered
-        ]
-        raise
-
-
-async def _second_look(scan: _Recovering, batch: list[Recover]) -> list[Recover]:
+async def _second_look(scan: _Scan, facts: Facts, batch: list[Recover]) -> list[Recover]:
     """Keep what is still to be recovered: the first look may be minutes old when a late batch has its turn."""
-    still_stuck = await scan.table.still_stuck([decision.video.id for decision in batch])
-    scan.facts.index.add(await scan.server.appeared())
+    if not batch:
+        return []
+    still_stuck = await scan.clients.table.still_stuck([decision.video.id for decision in batch])
+    facts.index.add(await scan.clients.server.appeared())
     remaining: list[Recover] = []
     for decision in batch:
-        objection = flow_run_objection(decision.video, scan.facts.index, scan.policy.spec, now=scan.now)
+        objection = first_objection(decision.video, facts, scan.policy.spec, now=scan.now, checks=FLOW_RUN_CHECKS)
         if objection is not None:
             scan.outcome.results.append(objection)
         elif same_id(decision.video.id) in still_stuck:
@@ -248,6 +174,37 @@ async def _second_look(scan: _Recovering, batch: list[Recover]) -> list[Recover]
     return remaining
 
 
+async def _stop_abandoned(scan: _Scan, facts: Facts, batch: list[Recover]) -> list[Recover]:
+    """Stop the abandoned flow runs of a batch, and keep the videos that none of them works on any more."""
+    wanted = [run for decision in batch for run in decision.replaces]
+    runs = {run.id: run for run in await scan.clients.server.cancel(wanted)}
+    # What has gone on or ended by itself in the last moment still speaks against a recovery; the second look says so.
+    facts.index.remove(wanted)
+    facts.index.add(run for run in runs.values() if run.state is not StateType.CANCELLED)
+    remaining: list[Recover] = []
+    for decision in batch:
+        after = (runs[run.id] for run in decision.replaces if run.id in runs)
+        going_on = next((run for run in after if is_abandoned(run, facts, scan.policy.spec, now=scan.now)), None)
+        if going_on is None:
+            remaining.append(decision)
+        else:
+            detail = f"it was asked to stop; {describe_abandoned(going_on, scan.now)}"
+            scan.outcome.results.append(Skip(decision.video, SkipReason.ABANDONED_RUN, detail))
+    return remaining
+
+
+async def _create(scan: _Scan, facts: Facts, unanswered: list[Recover]) -> None:
+    if not unanswered:
+        return
+    results = scan.outcome.results
+    try:
+        async for answer in scan.clients.server.create(facts.deployment, tuple(unanswered)):
+            results.append(_result(unanswered.pop(0), answer))
+    except ScanError as error:
+        results += [Failure(decision.video.id, FailureReason.NOT_CREATED, error.message) for decision in unanswered]
+        raise
+
+
 def _interrupted(video: Video) -> Skip:
     return Skip(video, SkipReason.INTERRUPTED, "the scan ended before its turn; the next one takes it up")
 
@@ -255,7 +212,7 @@ def _interrupted(video: Video) -> Skip:
 def _result(decision: Recover, answer: Created) -> Result:
     if answer.run_id is None:
         return Failure(decision.video.id, FailureReason.REFUSED, answer.error)
-    return Recovered(decision.video, decision.attempt, answer.run_id)
+    return Recovered(decision.video, decision.attempt, answer.run_id, decision.released)
 
 
 def _batches(decisions: list[Recover]) -> Iterator[list[Recover]]:

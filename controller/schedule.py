@@ -102,12 +102,14 @@ class Order:
         slot: The scheduled time that it serves, if it serves one.
         token: The request that it serves, if it serves one.
         video_id: The one video to look at; `None` for all.
+        allowance: The most videos to recover while the policy ramps up after a hold; `None` at full speed.
     """
 
     trigger: Trigger
     slot: datetime | None = None
     token: str | None = None
     video_id: str | None = None
+    allowance: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

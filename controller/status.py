@@ -47,6 +47,15 @@ Time = Annotated[
 """A time as Kubernetes writes it: UTC, in whole seconds."""
 
 
+MicroTime = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    PlainSerializer(lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A time as Kubernetes writes it where seconds are too coarse."""
+
+
 class _Part(BaseModel):
     # Fields of a newer or older controller are dropped, not refused: the status is only a memory.
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
@@ -99,6 +108,22 @@ class DecisionRecord(_Part):
     attempt: int | None = Field(default=None, description="Which recovery of this video it is; 1 is the first.")
 
 
+class Waited(_Part):
+    """How long videos waited, from their creation until the scan recovered them."""
+
+    median: str = Field(max_length=32, description="Half of them waited no longer than this, such as 25m.")
+    longest: str = Field(max_length=32, description="The longest wait.")
+
+
+class Settled(_Part):
+    """Earlier recoveries of which the scan saw the end."""
+
+    confirmed: int = Field(
+        default=0, description="Recoveries that worked: the video left the stuck statuses, or the flow run completed."
+    )
+    failed: int = Field(default=0, description="Recoveries whose flow run ended otherwise and left the video stuck.")
+
+
 class ScanRecord(_Part):
     """One scan, in numbers."""
 
@@ -109,6 +134,12 @@ class ScanRecord(_Part):
     recovered: int = Field(default=0, description="Videos for which it created a flow run.")
     skipped: int = Field(default=0, description="Videos it left alone, each with a reason.")
     failed: int = Field(default=0, description="Videos it could not recover.")
+    waited: Waited | None = Field(
+        default=None, description="How long the recovered videos waited, from their creation to their recovery."
+    )
+    settled: Settled | None = Field(
+        default=None, description="What became of earlier recoveries, each counted by one scan; absent if of none."
+    )
     reasons: Mapping[str, int] = Field(
         default_factory=dict, max_length=32, description="How many videos were skipped or failed, by reason."
     )
@@ -125,7 +156,8 @@ class LastScan(ScanRecord):
 
     decisions: tuple[DecisionRecord, ...] = Field(
         default=(), max_length=MAX_DECISIONS,
-        description=f"Decisions, failures first, then recoveries, then skips; at most {MAX_DECISIONS}.",
+        description="Decisions: failures first, then skips that somebody has to see to, recoveries, and other skips; "
+        f"at most {MAX_DECISIONS}.",
     )  # fmt: skip
 
 
@@ -140,12 +172,22 @@ class Quarantine(_Part):
 
 
 class Totals(_Part):
-    """Counts since the policy was created."""
+    """Counts since the policy was created. What is recovered and neither confirmed nor failed is in flight."""
 
     scans: int = Field(default=0, description="Scans that ran, whatever triggered them.")
-    recovered: int = Field(default=0, description="Recoveries that scans created.")
-    confirmed: int = Field(default=0, description="Recoveries that were seen to work.")
-    failed: int = Field(default=0, description="Videos that could not be recovered, once for each scan.")
+    recovered: int = Field(default=0, description="Recoveries of the policy's videos.")
+    confirmed: int = Field(
+        default=0, description="Recoveries that worked: the video left the stuck statuses, or the flow run completed."
+    )
+    failed: int = Field(default=0, description="Recoveries whose flow run ended otherwise and left the video stuck.")
+
+
+class Counted(_Part):
+    """Up to when, by Prefect's clock, recoveries are in the totals: what a later scan need not count again."""
+
+    created_until: MicroTime = Field(description="Recoveries created until then are counted as recovered.")
+    already: int = Field(default=0, description="How many recoveries created later are counted as recovered, too.")
+    ended_until: MicroTime = Field(description="Recoveries that ended until then are counted as confirmed or failed.")
 
 
 class PolicyStatus(_Part):
@@ -172,7 +214,14 @@ class PolicyStatus(_Part):
     stuck: Stuck | None = Field(default=None, description="The stuck videos that the last scan of all videos found.")
     last_scan: LastScan | None = Field(default=None, description="The last scan.")
     quarantine: Quarantine | None = Field(default=None, description="Videos that used up their attempts.")
+    ramp_up: int | None = Field(
+        default=None,
+        description="How many videos the next scan recovers at most, while it ramps up after a hold; absent otherwise.",
+    )
     totals: Totals = Field(default=Totals(), description="Counts since the policy was created.")
+    counted: Counted | None = Field(
+        default=None, description="Up to when, by Prefect's clock, recoveries are in the totals."
+    )
     history: tuple[ScanRecord, ...] = Field(
         default=(), max_length=MAX_HISTORY, description="Earlier scans, the newest first; at most spec.historyLimit."
     )

@@ -8,9 +8,10 @@ from pathlib import Path
 import yaml
 
 from controller.adapters.services import LiveServices
+from controller.outcome import Outcome
 from controller.policy import Policy, parse_policy
 from controller.reporting import describe, summary
-from controller.scan import Outcome, run_scan
+from controller.scan import run_scan
 from controller.schedule import Order, Trigger
 from demo import situations
 from demo.screen import heading, say

@@ -1,13 +1,20 @@
-"""The real parts that tests share, each started once in a session and only where a test asks for it."""
+"""The real parts that tests share, each started once in a session and only where a test asks for it.
+
+In every test, whatever is logged, printed or concluded by a scan is searched for keys: see `tests.secrets`.
+"""
 
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
+from controller.outcome import Outcome
+from controller.scan import run_scan
 from devstack import ControlPlane, Prefect, Supabase, Unavailable
+from tests import secrets, support
+from tests.secrets import pytest_configure, pytest_runtest_makereport, pytest_unconfigure  # noqa: F401 - pytest's hooks
 from tests.support import DEPLOYMENT
 
 T = TypeVar("T")
@@ -21,10 +28,23 @@ def serve(part: AbstractContextManager[T]) -> Iterator[T]:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(reason))
+    secrets.know_part(running)
     try:
         yield running
     finally:
         part.__exit__(None, None, None)
+
+
+@pytest.fixture(autouse=True)
+def outcomes_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No scan of a test says a key, neither in what ended it nor of any video."""
+
+    async def run_and_look(*args: Any, **kwargs: Any) -> Outcome:
+        outcome = await run_scan(*args, **kwargs)
+        secrets.refuse(f"{outcome.error!r} {outcome.results}", "the outcome of a scan")
+        return outcome
+
+    monkeypatch.setattr(support, "run_scan", run_and_look)
 
 
 @pytest.fixture(scope="session")
@@ -38,14 +58,23 @@ def prefect_server() -> Iterator[Prefect]:
 
 
 @pytest.fixture(scope="session")
+def quiet_prefect() -> Iterator[Prefect]:
+    """A server that does nothing by itself: what it does to thousands of waiting runs takes half of its time."""
+    services = ("LATE_RUNS", "SCHEDULER", "EVENT_PERSISTER", "TRIGGERS", "TASK_RUN_RECORDER")
+    settings = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in services}
+    yield from serve(Prefect.start(settings=settings))
+
+
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[ControlPlane]:
     yield from serve(ControlPlane.start())
 
 
 @pytest.fixture
 def supabase(supabase_server: Supabase) -> Supabase:
-    """The running Supabase with an empty table of videos and nothing in its log of requests."""
+    """The running Supabase with an empty table of videos, no buckets and nothing in its log of requests."""
     supabase_server.execute("truncate captionacc.videos")
+    supabase_server.clear_storage()
     supabase_server.reset_requests()
     return supabase_server
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from controller.adapters.services import LiveServices
+from controller.outcome import Outcome, Recovered
 from controller.policy import Policy, parse_policy
-from controller.scan import Outcome, Recovered, run_scan
+from controller.scan import run_scan
 from controller.schedule import Order, Trigger
 from devstack import Supabase
 

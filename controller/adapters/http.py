@@ -4,6 +4,7 @@ Every failed request becomes a `ServiceError`, unless the adapter that sent it k
 Keys never leave this module in a message: what a service answers is searched for them first.
 """
 
+import json
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -14,6 +15,7 @@ import httpx
 import stamina
 from stamina.instrumentation import RetryDetails
 
+from controller.adapters import steps
 from controller.errors import ErrorReason, Service, ServiceError
 from controller.videos import printable
 
@@ -57,6 +59,14 @@ class HttpError(Exception):
         super().__init__(f"HTTP {status}: {text}")
         self.status, self.text, self.retry_after, self.body = status, text, retry_after, body
 
+    def said(self, name: str) -> object:
+        """A field of the body; `None` if it has none, or is no JSON object."""
+        try:
+            body = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return body.get(name) if isinstance(body, Mapping) else None
+
 
 class Channel:
     """The connection to one service.
@@ -91,8 +101,17 @@ class Channel:
             headers=headers,
             timeout=TIMEOUT,
             verify=_tls(),
-            event_hooks={"request": [leave_out], "response": [self._raise_for_status]},
+            event_hooks={"request": [leave_out, self._sending], "response": [self._raise_for_status, self._answered]},
         )
+
+    async def _sending(self, request: httpx.Request) -> None:
+        steps.passing(steps.Moment.BEFORE, self._step(request))
+
+    async def _answered(self, response: httpx.Response) -> None:
+        steps.passing(steps.Moment.AFTER, self._step(response.request))
+
+    def _step(self, request: httpx.Request) -> str:
+        return f"{self._service} {request.method} {request.url.path}"
 
     async def _raise_for_status(self, response: httpx.Response) -> None:
         if response.is_redirect:

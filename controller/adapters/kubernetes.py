@@ -6,14 +6,15 @@ resourceVersion that it was computed from, so that two writers cannot undo each 
 
 import asyncio
 import binascii
+import json
 import os
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
+from urllib.parse import quote
 
 import aiohttp
 import stamina
@@ -22,6 +23,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
+from controller.adapters.steps import step
 from controller.errors import ConfigurationError, ErrorReason, ScanError
 
 NAME = "video-recovery"
@@ -34,6 +36,9 @@ TIMEOUT = 15.0
 
 PATIENCE = 60.0
 """Seconds for which a call is repeated while the API server does not answer: longer than it takes to restart."""
+
+PAGE = 100
+"""Policies in one answer: what is held at once of a list."""
 
 CONFLICTS = 10
 """How often a status is computed anew because somebody else wrote the object in between."""
@@ -101,9 +106,6 @@ class Cluster:
     def __init__(self, configuration: client.Configuration, load: LoadConfiguration) -> None:
         self._configuration, self._load = configuration, load
         self._api = client.ApiClient(configuration)
-        self._objects = client.CustomObjectsApi(self._api)
-        self._core = client.CoreV1Api(self._api)
-        self._rights = client.AuthorizationV1Api(self._api)
 
     @classmethod
     async def connect(cls, load: LoadConfiguration) -> Self:
@@ -123,20 +125,16 @@ class Cluster:
         """Close the connections."""
         await self._api.close()  # type: ignore[no-untyped-call]
 
-    async def list_policies(self, namespace: str | None) -> list[Manifest]:
+    async def policies(self, namespace: str | None) -> AsyncIterator[Manifest]:
         """All policies of a namespace, or of all namespaces; raises `ApiException` as it comes."""
-        where: dict[str, Any] = {"group": GROUP, "version": VERSION, "plural": PLURAL, "limit": 500, **_LIMITED}
-        listed: Callable[..., Awaitable[Any]] = self._objects.list_cluster_custom_object
-        if namespace is not None:
-            listed, where["namespace"] = self._objects.list_namespaced_custom_object, namespace
-        policies: list[Manifest] = []
         token = ""
         while True:
-            page = await self._once(partial(listed, _continue=token, **where))
-            policies += page["items"]
+            page = await self._once("GET", _policies(namespace), limit=PAGE, **{"continue": token})
+            for manifest in page["items"]:
+                yield manifest
             token = page["metadata"].get("continue", "")
             if not token:
-                return policies
+                return
 
     async def missing_rights(self, namespace: str | None) -> list[str]:
         """What the controller may not do with policies in a namespace, or in all of them: such as `update status`."""
@@ -150,21 +148,13 @@ class Cluster:
     async def _may(self, verb: str, subresource: str, namespace: str | None) -> bool:
         attributes = {"group": GROUP, "resource": PLURAL, "subresource": subresource, "verb": verb}
         attributes |= {"namespace": namespace} if namespace is not None else {}
-        body: Any = {"spec": {"resourceAttributes": attributes}}
-        review = await self._once(lambda: self._rights.create_self_subject_access_review(body, **_LIMITED))
-        return bool(review.status.allowed)
+        review = await self._once("POST", _RIGHTS, {"spec": {"resourceAttributes": attributes}})
+        return bool(review["status"]["allowed"])
 
     async def policy(self, namespace: str, name: str) -> Manifest | None:
         """The policy as it is now; `None` if it is gone."""
         try:
-            return cast(
-                Manifest,
-                await self._patiently(
-                    lambda: self._objects.get_namespaced_custom_object(
-                        GROUP, VERSION, namespace, PLURAL, name, **_LIMITED
-                    )
-                ),
-            )
+            return await self._patiently("GET", _policies(namespace, name))
         except ApiException as error:
             if error.status == 404:
                 return None
@@ -180,29 +170,31 @@ class Cluster:
         Returns:
             Whether something was written; an equal status is not.
         """
+        sent: Mapping[str, Any] | None = None
         for _ in range(CONFLICTS):
             manifest = await self.policy(key.namespace, key.name)
             if manifest is None or manifest["metadata"]["uid"] != key.uid:
                 return False
-            status = dict(compute(manifest.get("status") or {}))
-            if status == manifest.get("status"):
+            before = manifest.get("status")
+            if sent is not None and before == sent:
+                return True  # it was written, only the answer was lost; computed again it would count twice
+            sent = dict(compute(before or {}))
+            if sent == before:
                 return False
-            replace = self._objects.replace_namespaced_custom_object_status
-            body = {**manifest, "status": status}
-            try:
-                await self._patiently(
-                    partial(
-                        replace, GROUP, VERSION, key.namespace, PLURAL, key.name, body, field_manager=NAME, **_LIMITED
-                    )
-                )
-            except ApiException as error:
-                if error.status == 404:
-                    return False
-                if error.status != 409:
-                    raise
-            else:
-                return True
+            written = await self._replace_status(key, {**manifest, "status": sent})
+            if written is not None:
+                return written
         raise ClusterError(f"the status of {key.namespace}/{key.name} could not be written: it changes all the time")
+
+    async def _replace_status(self, key: PolicyKey, manifest: Manifest) -> bool | None:
+        """Write a status; tells whether it is written, or the policy gone (`False`) or somebody else's (`None`)."""
+        try:
+            await self._patiently("PUT", _policies(key.namespace, key.name, "status"), manifest, fieldManager=NAME)
+        except ApiException as error:
+            if error.status not in {404, 409}:
+                raise
+            return False if error.status == 404 else None
+        return True
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
         """The values of a Secret; those that are no text are left out.
@@ -213,7 +205,7 @@ class Cluster:
         """
         where = f"Secret {namespace}/{name}"
         try:
-            secret = await self._patiently(lambda: self._core.read_namespaced_secret(name, namespace, **_LIMITED))
+            secret = await self._patiently("GET", _core(namespace, "secrets", name))
         except ApiException as error:
             if error.status == 404:
                 raise ConfigurationError(
@@ -229,7 +221,7 @@ class Cluster:
             raise ScanError(f"{where} could not be read: {explain(error)}", reason=ErrorReason.UNREACHABLE) from None
         except TRANSPORT_ERRORS as error:
             raise ScanError(f"{where} could not be read: {explain(error)}", reason=ErrorReason.UNREACHABLE) from None
-        texts = {key: _decoded(value) for key, value in (secret.data or {}).items()}
+        texts = {key: _decoded(value) for key, value in (secret.get("data") or {}).items()}
         return {key: text for key, text in texts.items() if text is not None}
 
     async def remove_finalizer(self, manifest: Manifest, finalizer: str) -> None:
@@ -240,10 +232,8 @@ class Cluster:
             return
         remaining = [other for other in finalizers if other != finalizer]
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": remaining}}
-        where = (GROUP, VERSION, metadata["namespace"], PLURAL, metadata["name"])
-        change = partial(self._objects.patch_namespaced_custom_object, *where, patch, **_MERGE_PATCH)
         try:
-            await self._once(change)
+            await self._once("PATCH", _policies(metadata["namespace"], metadata["name"]), patch)
         except ApiException as error:
             if error.status not in {404, 409}:
                 raise
@@ -251,38 +241,79 @@ class Cluster:
     async def post_event(self, namespace: str, name: str, body: Any) -> None:
         """Create an Event; if it exists, count it once more."""
         try:
-            await self._once(lambda: self._core.create_namespaced_event(namespace, body, **_LIMITED))
+            await self._once("POST", _core(namespace, "events"), body)
         except ApiException as error:
             if error.status != 409:
                 raise
-            known = await self._once(lambda: self._core.read_namespaced_event(name, namespace, **_LIMITED))
-            again = {"count": (known.count or 1) + 1, "lastTimestamp": body["lastTimestamp"]}
-            await self._once(lambda: self._core.patch_namespaced_event(name, namespace, again, **_MERGE_PATCH))
+            known = await self._once("GET", _core(namespace, "events", name))
+            again = {"count": known.get("count", 1) + 1, "lastTimestamp": body["lastTimestamp"]}
+            await self._once("PATCH", _core(namespace, "events", name), again)
 
-    async def _once(self, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def _patiently(self, method: str, path: str, body: Any = None, **query: object) -> Manifest:
+        async for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=PATIENCE, wait_max=5):
+            with attempt:
+                return await self._once(method, path, body, **query)
+        raise AssertionError("retry_context returns or raises")
+
+    async def _once(self, method: str, path: str, body: Any = None, **query: object) -> Manifest:
         try:
-            return await _in_time(call)
+            return await self._send(method, path, body, query)
         except ApiException as error:
             if error.status != 401:
                 raise
         # Tokens run out: those of cloud providers after minutes, those of Pods after an hour.
         self._configuration.api_key = (await self._load()).api_key
-        return await _in_time(call)
+        return await self._send(method, path, body, query)
 
-    async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        async for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=PATIENCE, wait_max=5):
-            with attempt:
-                return await self._once(call)
-        raise AssertionError("retry_context returns or raises")
+    async def _send(self, method: str, path: str, body: Any, query: Mapping[str, object]) -> Manifest:
+        """Send one request and read its answer.
+
+        The client has classes with a method for each request, but to import the one for Secrets and Events takes 24 MB.
+        """
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        async with asyncio.timeout(TIMEOUT):
+            request = await self._api.param_serialize(
+                method,
+                path,
+                query_params=list(query.items()),
+                header_params={"Accept": "application/json", "Content-Type": kind},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            with step(f"Kubernetes {method} {path}"):
+                response = await self._api.call_api(*request, _request_timeout=TIMEOUT)
+                answer = await response.read()  # type: ignore[no-untyped-call]
+        if not 200 <= response.status <= 299:
+            raise ApiException(http_resp=response)
+        return _parsed(answer)
 
 
-async def _in_time(call: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(TIMEOUT):
-        return await call()
+def _policies(namespace: str | None, *names: str) -> str:
+    return _path(f"apis/{GROUP}/{VERSION}", namespace, PLURAL, *names)
 
 
-_LIMITED: dict[str, Any] = {"_request_timeout": TIMEOUT}
-_MERGE_PATCH: dict[str, Any] = {"_content_type": "application/merge-patch+json", **_LIMITED}
+def _core(namespace: str, *names: str) -> str:
+    return _path("api/v1", namespace, *names)
+
+
+def _path(api: str, namespace: str | None, *names: str) -> str:
+    within = () if namespace is None else ("namespaces", namespace)
+    return "/".join(["", api, *(quote(name, safe="") for name in (*within, *names))])
+
+
+_RIGHTS = _path("apis/authorization.k8s.io/v1", None, "selfsubjectaccessreviews")
+
+
+def _parsed(answer: bytes) -> Manifest:
+    """See to it that it is the API server that answers: whatever stands in front of it answers with a page."""
+    try:
+        parsed = json.loads(answer)
+    except ValueError as error:
+        raise aiohttp.ClientPayloadError(f"the answer is no JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise aiohttp.ClientPayloadError("the answer is no JSON object")
+    return parsed
+
 
 TRANSPORT_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 """What a call raises when the API server cannot be talked to."""

@@ -11,8 +11,23 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from controller.adapters.http import Channel, HttpError
+from controller.errors import ConfigurationError, ErrorReason, Service
+from controller.policy import Prefect
 
 Json = Mapping[str, object]
+
+NO_SUCH_DEPLOYMENT = "Deployment not found"
+"""What Prefect says in a 404 for a deployment; one for an address that it does not know says something else."""
+
+
+def no_deployment(prefect: Prefect) -> ConfigurationError:
+    """What it means that Prefect has no such deployment."""
+    return ConfigurationError(
+        f"spec.prefect.deployment: Prefect has no deployment {prefect.deployment!r}; write flow/deployment "
+        "as `prefect deployment ls` shows it, or deploy it",
+        reason=ErrorReason.DEPLOYMENT_NOT_FOUND,
+        service=Service.PREFECT,
+    )
 
 
 class PrefectApi:
@@ -27,6 +42,8 @@ class PrefectApi:
         self._http, self.channel = http, channel
         self.answered_at: datetime | None = None
         """By the server's own clock, when it took up the first request since this was last set to `None`."""
+        self.clock: datetime | None = None
+        """The server's own clock when it last answered, in whole seconds; `None` if it does not tell."""
 
     async def get(self, path: str) -> Json:
         """Ask for one object; raises `HttpError` as it comes."""
@@ -80,7 +97,7 @@ class PrefectApi:
         if after:
             wanted["expected_start_time"] = {**_object(wanted.get("expected_start_time")), "after_": after}
         if leave_out:
-            wanted["id"] = {"not_any_": list(leave_out)}
+            wanted["id"] = {**_object(wanted.get("id")), "not_any_": list(leave_out)}
         # No `limit`: a page is then as long as the server allows, 200 unless it is set to less.
         body = {"sort": "EXPECTED_START_TIME_ASC", "flow_runs": wanted, **({"flows": flows} if flows else {})}
         try:
@@ -110,8 +127,9 @@ class PrefectApi:
         return moment
 
     def _json(self, response: httpx.Response) -> object:
-        if self.answered_at is None:
-            self.answered_at = _asked_at(response)
+        self.clock = _date(response)
+        if self.answered_at is None and self.clock is not None:
+            self.answered_at = self.clock - response.elapsed
         try:
             return response.json()
         except (ValueError, RecursionError):
@@ -122,9 +140,8 @@ def _object(value: object) -> Json:
     return value if isinstance(value, Mapping) else {}
 
 
-def _asked_at(response: httpx.Response) -> datetime | None:
-    """When the server took up a request, by the server's own clock; `None` if it does not tell the time."""
+def _date(response: httpx.Response) -> datetime | None:
     try:
-        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC) - response.elapsed
+        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
     except (KeyError, ValueError):
         return None

@@ -4,17 +4,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from controller.adapters.credentials import prefect_credentials, supabase_credentials
-from controller.adapters.prefect import PrefectServer, authorization, open_server
-from controller.adapters.supabase import SupabaseTable, open_table
+from controller.adapters.prefect import authorization, open_server
+from controller.adapters.supabase import open_supabase
 from controller.policy import Policy
-from controller.videos import columns_needed
+from controller.services import Clients
 
 ReadSecret = Callable[[str, str], Awaitable[Mapping[str, str]]]
 """Reads the values of a Secret by its namespace and name."""
 
 
 class LiveServices:
-    """Real clients for Supabase and Prefect; see `controller.scan.Services`.
+    """Real clients for Supabase and Prefect; see `controller.services.Services`.
 
     Args:
         read_secret: Raises `ConfigurationError` if there is no such Secret.
@@ -24,8 +24,8 @@ class LiveServices:
         self._read_secret = read_secret
 
     @asynccontextmanager
-    async def connect(self, policy: Policy) -> AsyncIterator[tuple[SupabaseTable, PrefectServer]]:
-        """See `controller.scan.Services.connect`.
+    async def connect(self, policy: Policy) -> AsyncIterator[Clients]:
+        """See `controller.services.Services.connect`.
 
         Raises:
             ConfigurationError: A Secret or a value in it is missing or wrong.
@@ -43,7 +43,8 @@ class LiveServices:
         hidden = [prefect.api_key or "", prefect.auth_string or "", (prefect.auth_string or "").partition(":")[2]]
         for header in headers.values():
             hidden += [header, header.partition(" ")[2]]  # as they are sent
-        table = open_table(supabase.url, supabase.key, spec.supabase, spec.stuck, columns_needed(spec))
-        server = open_server(prefect.url, headers, hidden, spec.prefect)
-        async with table as supabase_table, server as prefect_server:
-            yield supabase_table, prefect_server
+        async with (
+            open_supabase(supabase.url, supabase.key, spec) as (table, store),
+            open_server(prefect.url, headers, hidden, spec.prefect) as server,
+        ):
+            yield Clients(table, server, store)

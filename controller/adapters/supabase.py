@@ -4,7 +4,6 @@ Answers are cut silently at the server's `db-max-rows`, so everything is paged b
 comes back empty; nothing here trusts a short page.
 """
 
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -16,15 +15,16 @@ from pydantic import ValidationError
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 from controller.adapters.http import Channel, HttpError
+from controller.adapters.storage import SupabaseStorage
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service, ServiceError
-from controller.policy import Stuck, Supabase
-from controller.videos import Row, same_id
+from controller.policy import PolicySpec, Stuck, Supabase
+from controller.videos import Row, columns_needed, same_id
 
 PAGE = 1000
 """Rows asked for at once: what hosted Supabase answers at most."""
 
-MAX_FILTER_LENGTH = 4000
-"""Characters of ids in one filter: it travels in the URL, and proxies cut off URLs from 8 kB."""
+MAX_FILTER_LENGTH = 6000
+"""Characters of ids in one filter, as the URL has them: proxies cut off URLs from 8 kB. A batch of UUIDs fits."""
 
 NO_VALUE_OF_THE_TYPE = frozenset({"22P02", "22003", "22007", "22008"})
 """PostgreSQL's codes for a text that cannot be a value of the column's type: its form, a number or a time too large."""
@@ -43,34 +43,33 @@ class _Query(Protocol):
 
 
 @asynccontextmanager
-async def open_table(
-    url: str, key: str, supabase: Supabase, stuck: Stuck, columns: Sequence[str]
-) -> AsyncIterator["SupabaseTable"]:
-    """Make a client for a policy's table; sends nothing yet.
+async def open_supabase(
+    url: str, key: str, spec: PolicySpec
+) -> AsyncIterator[tuple["SupabaseTable", SupabaseStorage | None]]:
+    """Make clients for a policy's table and, if it looks at uploads, its bucket; sends nothing yet.
 
     Args:
         url: `SUPABASE_URL`.
         key: `SUPABASE_SERVICE_ROLE_KEY`: a legacy JWT or a new `sb_secret_…` key.
-        supabase: The table and its columns.
-        stuck: Which statuses count.
-        columns: The columns to select.
+        spec: Names both.
     """
     channel = Channel(Service.SUPABASE, "SUPABASE_URL", [key])
     # The new keys are no JWT: an Authorization header that holds one is refused.
     async with channel.client(drop="Authorization" if key.startswith("sb_") else None) as http:
         options = AsyncClientOptions(
-            schema=supabase.schema_name,
+            schema=spec.supabase.schema_name,
             auto_refresh_token=False,
             persist_session=False,
             postgrest_client_retry=False,  # `Channel` retries, alike for both services
             httpx_client=http,
         )
         client = await acreate_client(url, key, options)
-        yield SupabaseTable(client, channel, supabase, stuck, columns)
+        table = SupabaseTable(client, channel, spec.supabase, spec.stuck, columns_needed(spec))
+        yield table, SupabaseStorage(client, channel, spec.upload.bucket) if spec.upload else None
 
 
 class SupabaseTable:
-    """The table of videos behind PostgREST; see `controller.scan.VideoTable`."""
+    """The table of videos behind PostgREST; see `controller.services.VideoTable`."""
 
     def __init__(
         self, client: AsyncClient, channel: Channel, supabase: Supabase, stuck: Stuck, columns: Sequence[str]
@@ -79,7 +78,7 @@ class SupabaseTable:
         self._supabase, self._stuck, self._columns = supabase, stuck, columns
 
     async def candidates(self, *, created_before: datetime, video_id: str | None) -> list[Row]:
-        """See `controller.scan.VideoTable.candidates`."""
+        """See `controller.services.VideoTable.candidates`."""
         created = _quoted(self._supabase.columns.created_at)
         due = f"{created}.lt.{_quoted(created_before.isoformat())},{created}.is.null"
         rows: list[Row] = []
@@ -116,7 +115,7 @@ class SupabaseTable:
         return f"{created}.gt.{moment},and({created}.eq.{moment},{video_id}.gt.{last_id})"
 
     async def still_stuck(self, video_ids: Sequence[str]) -> set[str]:
-        """See `controller.scan.VideoTable.still_stuck`."""
+        """See `controller.services.VideoTable.still_stuck`."""
         column = self._supabase.columns.id
         stuck: set[str] = set()
         for chunk in _chunks(video_ids):
@@ -231,7 +230,7 @@ def _chunks(video_ids: Sequence[str]) -> Iterator[list[str]]:
     chunk: list[str] = []
     length = 0
     for video_id in video_ids:
-        size = len(str(httpx.QueryParams({"": video_id}))) + 3
+        size = len(str(httpx.QueryParams({"": _quoted(video_id)}))) + len("%2C") - len("=")
         if chunk and length + size > MAX_FILTER_LENGTH:
             yield chunk
             chunk, length = [], 0
@@ -241,17 +240,9 @@ def _chunks(video_ids: Sequence[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _parsed(error: HttpError) -> Mapping[str, object]:
-    try:
-        body = json.loads(error.body)
-    except ValueError:
-        return {}
-    return body if isinstance(body, Mapping) else {}
-
-
 def _code(error: HttpError) -> str:
-    return str(_parsed(error).get("code", ""))
+    return str(error.said("code") or "")
 
 
 def _message(error: HttpError) -> str:
-    return str(_parsed(error).get("message", error.text))
+    return str(error.said("message") or error.text)

@@ -78,8 +78,9 @@ def test_a_request_recovers_stuck_videos_and_a_second_one_triggers_nothing(names
 
     first, second = namespace.request(), namespace.request()
 
-    assert first["lastScan"] | {"startTime": "", "completionTime": "", "decisions": []} == {
+    assert first["lastScan"] | {"startTime": "", "completionTime": "", "decisions": [], "waited": {}} == {
         "trigger": "Request",
+        "waited": {},
         "startTime": "",
         "completionTime": "",
         "found": 3,

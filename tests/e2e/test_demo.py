@@ -24,6 +24,7 @@ def test_tells_the_whole_story_and_leaves_nothing_behind(cluster: ControlPlane):
     assert "7 found: 4 recovered, 3 skipped, 0 failed (ActiveFlowRun 2, RecentlyProcessed 1)" in story
     assert "All 4 are ready" in story
     assert "3 found: 0 recovered, 3 skipped, 0 failed" in story
+    assert '"confirmed":4' in story
     assert "Traceback" not in story + finished.stderr
     assert "everything that was started is stopped" in story.splitlines()[-1]
 
@@ -36,7 +37,9 @@ def test_keeps_everything_running_until_it_is_interrupted(cluster: ControlPlane,
             [sys.executable, "-m", "demo", "--keep"], cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT
         )
     try:
-        wait_for(lambda: "kubectl explain" in output.read_text() or process.poll() is not None, what="the hints")
+        wait_for(
+            lambda: "kubectl explain" in output.read_text() or process.poll() is not None, what="the hints", seconds=180
+        )
         kubeconfig = output.read_text().split("export KUBECONFIG=")[1].splitlines()[0]
         shown = subprocess.run(
             [cluster.kubectl_program, "get", "vrp", "-A"],
@@ -49,6 +52,7 @@ def test_keeps_everything_running_until_it_is_interrupted(cluster: ControlPlane,
         assert process.wait(timeout=60) == 130
     finally:
         process.kill()
+        process.wait()
     assert "Traceback" not in output.read_text(), output.read_text()
 
 

@@ -15,11 +15,11 @@ from aiohttp import web
 from controller.adapters import http
 from controller.decisions import Failure, FailureReason, SkipReason
 from controller.errors import ErrorReason, Service
+from controller.outcome import Outcome, Recovered
 from controller.policy import Policy
-from controller.scan import Outcome, Recovered
 from devstack import Prefect, Supabase
-from tests.integration import proxy
-from tests.integration.proxy import Proxy, Request, at
+from tests import proxy
+from tests.proxy import Proxy, Request, at
 from tests.support import ago, policy, reasons, recovered, scan, stuck_videos
 
 pytestmark = pytest.mark.integration

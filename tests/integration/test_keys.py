@@ -10,11 +10,11 @@ import stamina
 
 from controller.decisions import SkipReason
 from controller.errors import ConfigurationError, ErrorReason, Service
-from controller.scan import Outcome
+from controller.outcome import Outcome
 from devstack import Prefect, Supabase
+from tests import proxy
 from tests.conftest import serve
-from tests.integration import proxy
-from tests.integration.proxy import Proxy
+from tests.proxy import Proxy
 from tests.support import DEPLOYMENT, policy, reasons, recovered, scan, stuck_videos
 
 pytestmark = pytest.mark.integration

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from controller.decisions import Failure, FailureReason, SkipReason
+from controller.outcome import Outcome, Recovered
 from controller.policy import Policy
-from controller.scan import Outcome, Recovered
 from controller.videos import MAX_SHOWN_LENGTH, printable
 from devstack import Prefect, Supabase
 from tests.support import DEPLOYMENT, ago, policy, reasons, recovered, scan, stuck_videos

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
+from controller.outcome import Outcome
 from controller.policy import Policy
-from controller.scan import Outcome
 from devstack import Prefect, Supabase
 from tests.conftest import serve
 from tests.support import ago, merge, policy, recovered, scan

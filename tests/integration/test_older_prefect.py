@@ -10,10 +10,10 @@ import stamina
 from controller import scan as scan_module
 from controller.decisions import Failure, FailureReason, SkipReason
 from controller.errors import ErrorReason, Service
-from controller.scan import Outcome, Recovered
+from controller.outcome import Outcome, Recovered
 from devstack import Prefect, Supabase
-from tests.integration import proxy
-from tests.integration.proxy import Proxy, Request, Where, at
+from tests import proxy
+from tests.proxy import Proxy, Request, Where, at
 from tests.support import ago, policy, reasons, recovered, scan, stuck_videos
 
 pytestmark = pytest.mark.integration

@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 
 from controller.decisions import FailureReason, SkipReason
+from controller.outcome import Outcome
 from controller.policy import Policy
-from controller.scan import Outcome
 from devstack import Deployment, Prefect, Supabase
+from tests import proxy
 from tests.conftest import serve
-from tests.integration import proxy
-from tests.integration.proxy import Proxy, Request
+from tests.proxy import Proxy, Request
 from tests.support import DEPLOYMENT, ago, policy, reasons, recovered, scan, stuck_videos
 
 pytestmark = pytest.mark.integration
@@ -99,7 +99,7 @@ def results(outcome: Outcome) -> Counter[str]:
 
 
 def observe() -> Policy:
-    return policy(mode="Observe")
+    return policy(mode="Observe", limits={"perTenant": 500})
 
 
 # The table

@@ -6,7 +6,7 @@ import selectors
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +15,10 @@ import yaml
 
 from controller.decisions import Recover
 from controller.errors import ErrorReason, Service, ServiceError
-from controller.flow_runs import Deployment, FlowRun, Recoveries, Recovery, StateType
+from controller.flow_runs import ENDED, Deployment, FlowRun, Recoveries, Recovery, StateType, idempotency_key
+from controller.outcome import Outcome
 from controller.policy import Columns, Policy
-from controller.scan import Created, Outcome
+from controller.services import Clients, Created
 from controller.videos import Row, Video, read_rows, same_id
 
 T = TypeVar("T")
@@ -48,11 +49,31 @@ def video(video_id: object = "v1", *, age: timedelta = timedelta(hours=1), **col
 
 
 def flow_run(
-    video_id: str | None, state: str = "RUNNING", *, ended: timedelta | None = None, run_id: str = ""
+    video_id: str | None,
+    state: str = "RUNNING",
+    *,
+    ended: timedelta | None = None,
+    created: timedelta = timedelta(minutes=10),
+    since: timedelta | None = None,
+    run_id: str = "",
+    attempt: int | None = None,
+    tags: frozenset[str] = frozenset(),
 ) -> FlowRun:
-    """A flow run; `ended` is how long before `NOW`."""
-    end_time = None if ended is None else NOW - ended
-    return FlowRun(run_id or f"run-of-{video_id}-{state}-{ended}", "happy-fox", StateType(state), video_id, end_time)
+    """A flow run; `ended`, `created` (before it ended) and `since` are how long before `NOW`.
+
+    With an `attempt` it is a recovery of `DEPLOYMENT`'s flow.
+    """
+    return FlowRun(
+        run_id or f"run-of-{video_id}-{state}-{ended}-{attempt}",
+        "happy-fox",
+        StateType(state),
+        video_id,
+        None if ended is None else NOW - ended,
+        NOW - created - (ended or timedelta(0)),
+        NOW - (created if since is None else since),
+        idempotency_key(DEPLOYMENT.flow_id, video_id, attempt) if video_id and attempt else None,
+        tags,
+    )
 
 
 def earlier(*runs: FlowRun) -> tuple[Recovery, ...]:
@@ -80,7 +101,11 @@ class World:
 
     Attributes:
         on: What happens at the n-th time (from 1) that something is asked, just before it is answered.
+        files: The paths at which the bucket has a whole file.
+        alive: The flow runs that gave a sign of life of late.
+        stops: The state that a flow run takes when it is asked to stop, unless it is CANCELLED; "" if it is gone.
         refused: The videos whose runs Prefect refuses.
+        clock: What Prefect's own clock says.
         steps: What was asked, in order.
     """
 
@@ -88,7 +113,11 @@ class World:
     runs: list[FlowRun] = field(default_factory=list)
     recoveries: dict[str, tuple[Recovery, ...]] = field(default_factory=dict)
     deployment: Deployment = DEPLOYMENT
+    files: set[str] = field(default_factory=set)
+    alive: set[str] = field(default_factory=set)
+    stops: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    clock: datetime | None = NOW
     on: dict[tuple[str, int], Callable[[], object]] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
     asked: dict[str, object] = field(default_factory=dict)
@@ -102,18 +131,22 @@ class World:
         self.on.get((name, Counter(self.steps)[name]), lambda: None)()
 
     @asynccontextmanager
-    async def connect(self, policy: Policy) -> AsyncIterator[tuple["FakeTable", "FakeServer"]]:
-        """See `controller.scan.Services`."""
+    async def connect(self, policy: Policy) -> AsyncIterator[Clients]:
+        """See `controller.services.Services`."""
         self.step("connect")
-        yield FakeTable(self, policy), FakeServer(self)
+        store = FakeStore(self) if policy.spec.upload is not None else None
+        yield Clients(FakeTable(self, policy), FakeServer(self), store)
 
 
 @dataclass
 class FakeTable:
-    """See `controller.scan.VideoTable`."""
+    """See `controller.services.VideoTable`."""
 
     world: World
     policy: Policy
+
+    async def check(self) -> None:
+        self.world.step("check")
 
     async def candidates(self, *, created_before: datetime, video_id: str | None) -> list[Row]:
         self.world.step("candidates", (created_before, video_id))
@@ -132,11 +165,48 @@ class FakeTable:
 
 
 @dataclass
+class FakeStore:
+    """See `controller.services.ObjectStore`."""
+
+    world: World
+
+    async def check(self) -> None:
+        self.world.step("check_bucket")
+
+    async def complete(self, paths: Sequence[str]) -> set[str]:
+        self.world.step("complete", list(paths))
+        return self.world.files & set(paths)
+
+
+@dataclass
 class FakeServer:
-    """See `controller.scan.FlowServer`."""
+    """See `controller.services.FlowServer`."""
 
     world: World
     seen: int = 0
+
+    @property
+    def clock(self) -> datetime | None:
+        return self.world.clock
+
+    async def created_at(self, run_id: str) -> datetime | None:
+        self.world.step("created_at", run_id)
+        return self.world.clock
+
+    async def heartbeats(self, run_ids: Sequence[str], *, since: datetime) -> set[str]:
+        self.world.step("heartbeats", (list(run_ids), since))
+        return self.world.alive & set(run_ids)
+
+    async def cancel(self, wanted: Sequence[FlowRun]) -> list[FlowRun]:
+        run_ids = [run.id for run in wanted]
+        self.world.step("cancel", run_ids)
+        runs = {run.id: run for run in self.world.runs if run.id in run_ids}
+        after = {run_id: self.world.stops.get(run_id, "CANCELLED") for run_id in runs}
+        return [
+            replace(runs[run_id], state=StateType(state), end_time=NOW if StateType(state) in ENDED else None)
+            for run_id, state in after.items()
+            if state
+        ]
 
     async def deployment(self) -> Deployment:
         self.world.step("deployment")

@@ -172,7 +172,8 @@ def test_an_error_is_the_services_whose_secret_it_is(read, service):
 
 # Never the value
 
-values = st.text(min_size=6, max_size=60).filter(lambda text: len(text.strip()) >= 6)
+# Marked, since a short value may happen to be a part of what every message says.
+values = st.text(max_size=60).map(lambda text: f"{text}s3cret")
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys([SUPABASE_URL, SUPABASE_KEY], values)))
@@ -195,7 +196,7 @@ def assert_keeps_quiet(read: Read, given_values: Mapping[str, str]) -> None:
         read(given_values, SOURCE)
     message = caught.value.message
     assert SOURCE in message
-    assert not [value for value in given_values.values() if value.strip() in message]
+    assert "s3cret" not in message
 
 
 def test_credentials_do_not_show_their_keys_when_printed():

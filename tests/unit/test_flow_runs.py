@@ -1,11 +1,15 @@
-"""The index of flow runs, idempotency keys and attempts."""
+"""The index of flow runs, idempotency keys, and which runs are recoveries."""
+
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.flow_runs import ACTIVE, ENDED, FlowRunIndex, Recovery, StateType, idempotency_key, next_attempt
-from tests.unit.fakes import earlier, flow_run
+from controller.flow_runs import ACTIVE, ENDED, FlowRunIndex, StateType, attempt_of, idempotency_key, is_recovery
+from tests.unit.fakes import DEPLOYMENT, flow_run
+
+FLOW = DEPLOYMENT.flow_id
 
 UUID = "6b2d1ef0-5a55-4a3c-9f3e-0f4f6d1a2b3c"
 
@@ -84,12 +88,73 @@ def test_a_slash_in_an_id_makes_no_key_of_another_video(video_id):
     assert len(keys) == 6
 
 
-def test_the_first_attempt_is_1():
-    assert next_attempt(()) == 1
+# Which runs are recoveries
 
 
-def test_the_next_attempt_is_behind_the_highest_whatever_their_order_and_gaps():
-    run = flow_run("v1", "FAILED")
+def test_a_recovery_is_known_by_its_key():
+    assert attempt_of(flow_run("v1", attempt=12), FLOW, "v1") == 12
+    assert is_recovery(flow_run("v1", attempt=12), FLOW)
 
-    assert next_attempt(earlier(run, run)) == 3
-    assert next_attempt((Recovery(7, run), Recovery(2, run))) == 8
+
+@pytest.mark.parametrize(
+    ("key", "flow", "video_id"),
+    [
+        pytest.param(None, FLOW, "v1", id="a_run_without_a_key"),
+        pytest.param("nightly/2026-03-10", FLOW, "v1", id="a_run_with_a_key_of_somebody_else"),
+        pytest.param(idempotency_key(FLOW, "v1", 1), "flow-2", "v1", id="a_recovery_by_another_flow"),
+        pytest.param(idempotency_key(FLOW, "v2", 1), FLOW, "v1", id="a_recovery_of_another_video"),
+        pytest.param(idempotency_key(FLOW, "v1/2", 1), FLOW, "v1", id="a_recovery_of_a_video_that_begins_like_it"),
+        pytest.param(f"video-recovery/{FLOW}/v1/", FLOW, "v1", id="no_attempt"),
+        pytest.param(f"video-recovery/{FLOW}/v1/first", FLOW, "v1", id="an_attempt_in_letters"),
+        pytest.param(f"video-recovery/{FLOW}/v1/-1", FLOW, "v1", id="an_attempt_below_zero"),
+    ],
+)
+def test_no_recovery_of_a_video_is(key, flow, video_id):
+    assert attempt_of(replace(flow_run("v1"), key=key), flow, video_id) is None
+
+
+@pytest.mark.parametrize(("of_run", "asked"), [(UUID, UUID.upper()), (UUID.upper(), UUID)])
+def test_a_recovery_is_known_in_any_spelling_of_a_uuid(of_run, asked):
+    assert attempt_of(flow_run(of_run, attempt=3), FLOW, asked) == 3
+    assert len(FlowRunIndex([flow_run(of_run, attempt=3)]).recoveries_of(asked, FLOW)) == 1
+
+
+def test_the_index_has_a_videos_recoveries_in_the_order_of_their_attempts():
+    runs = [flow_run("v1", "FAILED", attempt=n) for n in (10, 9, 2)] + [flow_run("v1"), flow_run("v2", attempt=1)]
+
+    found = FlowRunIndex(runs).recoveries_of("v1", FLOW)
+
+    assert [recovery.attempt for recovery in found] == [2, 9, 10]
+    assert [recovery.run for recovery in found] == [runs[2], runs[1], runs[0]]
+
+
+@pytest.mark.parametrize("video_id", [None, "another"])
+def test_a_recovery_whose_parameter_has_another_name_by_now_still_works_on_its_video(video_id):
+    renamed = replace(flow_run("v1", attempt=1), video_id=video_id)
+    index = FlowRunIndex([renamed])
+
+    assert index.of("v1") == (renamed,)
+    assert index.in_flight(FLOW) == 1
+    index.remove([renamed])
+    assert index.of("v1") == ()
+
+
+def test_the_index_forgets_what_is_removed_and_nothing_else():
+    stopped, other = flow_run("v1"), flow_run("v1", "PENDING")
+    index = FlowRunIndex([stopped, other])
+
+    index.remove([stopped, flow_run("v2"), flow_run(None)])
+
+    assert index.of("v1") == (other,)
+
+
+@pytest.mark.parametrize("state", sorted(StateType))
+def test_a_recovery_is_in_flight_while_it_is_active(state):
+    assert FlowRunIndex([flow_run("v1", state, attempt=1)]).in_flight(FLOW) == (state in ACTIVE)
+
+
+def test_counts_each_recovery_in_flight_of_its_flow_and_no_other_run():
+    runs = [flow_run("v1", attempt=1), flow_run("v1", attempt=2), flow_run("v2", "PENDING", attempt=7)]
+    others = [flow_run("v3"), flow_run(None), replace(flow_run("v4"), key=idempotency_key("flow-2", "v4", 1))]
+
+    assert FlowRunIndex([*runs, *others, *runs]).in_flight(FLOW) == 3

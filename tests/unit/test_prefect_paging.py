@@ -15,7 +15,7 @@ from controller.adapters.prefect import KEYS_ASKED, OVERLAP, PrefectServer, auth
 from controller.decisions import Recover
 from controller.errors import ConfigurationError, ErrorReason, ServiceError
 from controller.flow_runs import ACTIVE, ENDED, Deployment, StateType, idempotency_key
-from controller.scan import Created
+from controller.services import Created
 from tests.support import DEPLOYMENT as DEPLOYMENT_NAME
 from tests.support import policy
 from tests.unit.fakes import NOW, SECOND, Answer, Asked, serving, video
@@ -101,7 +101,7 @@ class StandIn:
         self.on.get(len(self.pages), lambda: None)()
         assert body["sort"] == "EXPECTED_START_TIME_ASC"
         found = [run for run in self.runs if matches(run, body["flow_runs"], body.get("flows", {}))]
-        found.sort(key=lambda run: run["expected_start_time"])
+        found.sort(key=lambda run: run["expected_start_time"] or "")  # null is first, as on SQLite
         return Answer(
             found[: self.page], headers={"Date": format_datetime(self.date, usegmt=True)} if self.date else {}
         )
@@ -143,7 +143,7 @@ async def test_reads_runs_that_share_one_instant_over_several_pages(page):
 @pytest.mark.parametrize("page", [1, 3])
 async def test_reads_runs_without_a_start_time_too(page):
     world = StandIn([run(f"r{n}", start=n) for n in range(4)], page)
-    world.runs[0]["expected_start_time"] = ""  # sorts first, as null does on SQLite
+    world.runs[0]["expected_start_time"] = None
 
     assert sorted(await world.index()) == ["r0", "r1", "r2", "r3"]
 
@@ -211,8 +211,13 @@ async def test_a_failed_page_is_an_error_and_never_a_shorter_index():
             await server.flow_runs(ended_since=HORIZON)
 
 
-@pytest.mark.parametrize(("flows", "sent"), [([], None), (["a", "b"], {"name": {"any_": ["a", "b"]}})])
-async def test_asks_for_the_flows_that_the_policy_names(flows, sent):
+OWN_FLOW = DEPLOYMENT_NAME.partition("/")[0]
+
+
+@pytest.mark.parametrize(
+    ("flows", "sent"), [([], None), (["a", "b"], {"name": {"any_": ["a", "b", OWN_FLOW]}})], ids=["all", "some"]
+)
+async def test_asks_for_the_flows_that_the_policy_names_and_for_its_own(flows, sent):
     world = StandIn()
 
     await world.index(flows=flows)
@@ -248,6 +253,54 @@ async def test_reads_the_parameter_that_the_policy_names():
         [read] = await server.flow_runs(ended_since=HORIZON)
 
     assert read.video_id == "v1"
+
+
+async def test_reads_of_a_run_what_tells_a_recovery():
+    raw = run("r", created=written(-60), idempotency_key="video-recovery/f1/v1/2", tags=["recovery", "nightly"])
+    async with StandIn([raw]).open() as server:
+        [read] = await server.flow_runs(ended_since=HORIZON)
+
+    assert read.created == HORIZON - 60 * SECOND
+    assert (read.key, sorted(read.tags)) == ("video-recovery/f1/v1/2", ["nightly", "recovery"])
+
+
+@pytest.mark.parametrize("fields", [{}, {"idempotency_key": 7, "tags": None, "created": None}], ids=["absent", "odd"])
+async def test_reads_a_run_that_is_no_recovery_and_says_little(fields):
+    async with StandIn([run("r", **fields)]).open() as server:
+        [read] = await server.flow_runs(ended_since=HORIZON)
+
+    assert (read.created, read.key, read.tags) == (None, None, frozenset())
+
+
+STARTED_LATE = {"expected_start_time": 10, "start_time": 20}
+
+
+@pytest.mark.parametrize(
+    ("state", "times", "changed", "since"),
+    [
+        pytest.param("SCHEDULED", {"expected_start_time": 900}, 0, 900, id="it_is_to_start_later"),
+        pytest.param("PENDING", {"expected_start_time": 10}, None, 10, id="it_was_to_start"),
+        pytest.param("RUNNING", STARTED_LATE, None, 20, id="it_started"),
+        pytest.param("RUNNING", STARTED_LATE, 30, 30, id="its_state_changed"),
+        pytest.param("PAUSED", STARTED_LATE, 30, 30, id="it_was_paused"),
+        pytest.param("CANCELLING", STARTED_LATE, 30, 20, id="being_cancelled_is_no_sign_of_life"),
+        pytest.param(
+            "SCHEDULED", {**STARTED_LATE, "next_scheduled_start_time": 900}, 30, 900, id="it_is_to_be_retried_later"
+        ),
+        pytest.param("RUNNING", {"expected_start_time": None}, None, None, id="nobody_says"),
+    ],
+)
+async def test_reads_since_when_nothing_has_happened_to_a_run(state, times, changed, since):
+    raw = {
+        **run("r", state=state),
+        **{name: written(time) if time is not None else None for name, time in times.items()},
+    }
+    if changed is not None:
+        raw["state"] = {"type": state, "timestamp": written(changed)}
+    async with StandIn([raw]).open() as server:
+        [read] = await server.flow_runs(ended_since=HORIZON)
+
+    assert read.since == (None if since is None else HORIZON + since * SECOND)
 
 
 @pytest.mark.parametrize("state", ["SUSPENDED", "", None, 7])

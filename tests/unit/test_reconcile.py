@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from kubernetes.aio.client.exceptions import ApiException
 from controller.adapters.kubernetes import PolicyKey
 from controller.reconcile import Tools, reconcile
 from tests.support import manifest
+from tests.unit.fakes import World, earlier, flow_run
+from tests.unit.scanning import rows
 
 NOW = datetime(2026, 3, 10, 12, 7, 30, tzinfo=UTC)
 KEY = PolicyKey("captionacc", "captionacc-prod", "uid-1")
@@ -48,17 +50,6 @@ class Broken:
         yield self, None
 
 
-class Empty:
-    """Services without a stuck video."""
-
-    @asynccontextmanager
-    async def connect(self, policy: object) -> AsyncIterator[tuple[Any, Any]]:
-        yield self, None
-
-    async def candidates(self, **_: object) -> list[Any]:
-        return []
-
-
 class Events:
     def __init__(self) -> None:
         self.posted: list[str] = []
@@ -77,7 +68,7 @@ async def turn(cluster: Cluster, services: Any) -> Events:
 async def test_a_request_is_served_and_the_token_taken_over():
     cluster = Cluster()
 
-    await turn(cluster, Empty())
+    await turn(cluster, World())
 
     assert cluster.manifest["status"]["lastHandledReconcileAt"] == "now"
     assert cluster.manifest["status"]["lastScan"]["found"] == 0
@@ -99,7 +90,7 @@ async def test_a_status_that_cannot_be_written_is_no_defect(caplog):
     cluster = Cluster(refuse=True)
 
     with pytest.raises(ApiException), caplog.at_level(logging.ERROR):
-        await turn(cluster, Empty())
+        await turn(cluster, World())
 
     assert cluster.writes == 1
     assert caplog.text == ""
@@ -112,3 +103,37 @@ async def test_a_policy_of_the_same_name_that_came_after_it_has_no_turn():
     await turn(cluster, Broken())
 
     assert cluster.writes == 0
+
+
+async def test_a_scan_recovers_no_more_than_the_status_allows_while_it_ramps_up():
+    cluster, world = Cluster(), World(rows(3))
+    cluster.manifest["status"]["rampUp"] = 2
+
+    await turn(cluster, world)
+
+    assert world.created == ["v0000", "v0001"]
+    assert cluster.manifest["status"]["rampUp"] == 4
+
+
+async def test_a_video_that_used_up_its_attempts_is_announced_by_one_event():
+    attempts = [flow_run("v0000", "CRASHED", ended=timedelta(hours=n), attempt=4 - n) for n in (3, 2, 1)]
+    cluster, world = Cluster(), World(rows(1), recoveries={"v0000": earlier(*attempts)})
+
+    first = await turn(cluster, world)
+    cluster.manifest["metadata"]["annotations"]["recovery.captiona.cc/requestedAt"] = "later"
+    second = await turn(cluster, world)
+
+    assert cluster.manifest["status"]["lastHandledReconcileAt"] == "later"
+    assert cluster.manifest["status"]["quarantine"] == {"count": 1, "videos": ["v0000"]}
+    assert (first.posted, second.posted) == (["Quarantined"], [])
+
+
+async def test_an_edited_policy_is_checked_with_its_bucket():
+    cluster, world = Cluster(), World()
+    cluster.manifest["spec"]["upload"] = {"bucket": "videos", "objectPath": "{id}.mp4"}
+    cluster.manifest["metadata"] |= {"generation": 2, "annotations": {}}
+
+    await turn(cluster, world)
+
+    assert world.steps == ["connect", "check", "check_bucket", "deployment"]
+    assert cluster.manifest["status"]["observedGeneration"] == 2

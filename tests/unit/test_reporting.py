@@ -11,11 +11,11 @@ from controller.conditions import Findings
 from controller.decisions import Failure, FailureReason, Skip, SkipReason
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service, ServiceError
 from controller.flow_runs import Deployment
+from controller.outcome import Outcome, Recovered, Result
 from controller.policy import Policy
 from controller.reporting import after_check, after_invalid, after_plan, after_scan, summary
-from controller.scan import Outcome, Recovered, Result
 from controller.schedule import Order, Plan, Trigger, request_token
-from controller.status import MAX_DECISIONS, MAX_MESSAGE, ConditionType, PolicyStatus
+from controller.status import MAX_DECISIONS, MAX_MESSAGE, ConditionType, PolicyStatus, Waited
 from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, NOW, SECOND, STATUS_SCHEMA, video, violations
 
@@ -30,7 +30,7 @@ NO_WORKER = Deployment("d", "f", "no worker polls work pool 'p'; start one", "No
 
 def outcome(*results: Result, order: Order = ORDER, error: ScanError | None = None, **changes: Any) -> Outcome:
     stuck = [each.video for each in results if not isinstance(each, Failure)]
-    ended = Outcome(order, NOW, stuck, DEPLOYMENT if stuck else None, list(results), error)
+    ended = Outcome(order, NOW, stuck, DEPLOYMENT if stuck else None, results=list(results), error=error)
     for name, value in changes.items():
         setattr(ended, name, value)
     return ended
@@ -49,8 +49,8 @@ def conditions(status: PolicyStatus) -> dict[str, tuple[str, str]]:
     return {condition.type: (condition.status, condition.reason) for condition in status.conditions}
 
 
-def recovered(video_id: str = "v1") -> Recovered:
-    return Recovered(video(video_id), 1, "00000000-0000-0000-0000-000000000001")
+def recovered(video_id: str = "v1", **columns: Any) -> Recovered:
+    return Recovered(video(video_id, **columns), 1, "00000000-0000-0000-0000-000000000001")
 
 
 def skipped(video_id: str = "v1", reason: SkipReason = SkipReason.ACTIVE_FLOW_RUN) -> Skip:
@@ -351,14 +351,22 @@ def test_counts_what_a_scan_did():
     assert status.last_successful_time == LATER
 
 
-def test_lists_failures_before_recoveries_before_skips():
-    scan = scanned(outcome(skipped("v1"), recovered("v2"), failed("v3"))).last_scan
+def test_lists_first_what_somebody_has_to_see_to_and_last_what_passes_by_itself():
+    results: list[Result] = [
+        skipped("v1"), recovered("v2"), failed("v3"), skipped("v4", SkipReason.ABANDONED_RUN),
+        skipped("v5", SkipReason.UPLOAD_ABANDONED), skipped("v6", SkipReason.BACKING_OFF),
+    ]  # fmt: skip
+
+    scan = scanned(outcome(*results)).last_scan
 
     assert scan is not None
     assert [(record.video, record.decision) for record in scan.decisions] == [
         ("v3", "Failed"),
+        ("v4", "Skipped"),
+        ("v5", "Skipped"),
         ("v2", "Recovered"),
         ("v1", "Skipped"),
+        ("v6", "Skipped"),
     ]
 
 
@@ -388,9 +396,46 @@ def test_a_smaller_history_limit_cuts_what_is_there():
 
 
 def test_totals_add_up():
-    status = scanned(outcome(failed("v4")), scanned(outcome(recovered("v1"), recovered("v2"), skipped("v3"))))
+    status = scanned(outcome(recovered("v3")), scanned(outcome(recovered("v1"), recovered("v2"), skipped("v3"))))
 
-    assert (status.totals.scans, status.totals.recovered, status.totals.failed) == (2, 2, 1)
+    assert (status.totals.scans, status.totals.recovered) == (2, 3)
+
+
+def test_a_video_that_could_not_be_recovered_is_no_recovery_that_failed():
+    status = scanned(outcome(failed("v4")))
+
+    assert status.last_scan is not None
+    assert status.last_scan.failed == 1
+    assert status.totals.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("minutes", "median", "longest"),
+    [
+        pytest.param([25], "25m", "25m", id="one_video"),
+        pytest.param([90, 11, 30], "30m", "1h30m", id="an_odd_number"),
+        pytest.param([60, 11, 20, 5000], "20m", "83h20m", id="an_even_number_takes_the_lower"),
+    ],
+)
+def test_tells_how_long_the_recovered_videos_waited(minutes, median, longest):
+    ages = {f"v{n}": timedelta(minutes=each) for n, each in enumerate(minutes)}
+    results: list[Result] = [recovered(video_id, age=age) for video_id, age in ages.items()]
+    others: list[Result] = [
+        Skip(video("skipped", age=timedelta(days=99)), SkipReason.ACTIVE_FLOW_RUN),
+        failed("failed"),
+    ]
+
+    scan = scanned(outcome(*results, *others), now=LATER).last_scan
+
+    assert scan is not None
+    assert scan.waited == Waited(median=median, longest=longest)
+
+
+def test_where_nothing_was_recovered_nobody_waited():
+    scan = scanned(outcome(skipped(), failed())).last_scan
+
+    assert scan is not None
+    assert scan.waited is None
 
 
 def test_tells_how_many_are_stuck_since_when_and_in_which_status():

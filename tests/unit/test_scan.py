@@ -13,39 +13,16 @@ from hypothesis import strategies as st
 from controller.decisions import Failure, FailureReason, Skip, SkipReason
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
 from controller.flow_runs import Deployment
-from controller.scan import BATCH, Outcome, Recovered, run_scan
+from controller.outcome import Recovered
 from controller.schedule import Order, Trigger
-from tests.support import policy
-from tests.unit.fakes import NOW, Collected, World, earlier, flow_run, raising, row, unavailable
+from controller.services import BATCH
+from tests.unit.fakes import NOW, World, earlier, flow_run, raising, row, unavailable
+from tests.unit.scanning import leaves, results, rows, scan
 
-ORDER = Order(Trigger.SCHEDULE, NOW)
-ALL_STEPS = ["connect", "candidates", "deployment", "flow_runs", "recoveries", "still_stuck", "appeared", "create"]
-
-
-async def scan(world: World, *, order: Order = ORDER, stop: asyncio.Event | None = None, **spec: Any) -> Outcome:
-    reporter = Collected()
-    outcome = await run_scan(policy(**spec), order, world, reporter, now=NOW, stop=stop or asyncio.Event())
-    assert reporter.outcomes == [outcome], "every scan is reported, once"
-    return outcome
-
-
-def rows(count: int) -> list[dict[str, object]]:
-    return [row(f"v{n:04}", age=timedelta(hours=1000 - n)) for n in range(count)]
-
-
-def results(outcome: Outcome) -> dict[str, str]:
-    """What became of each video; fails if one has two results."""
-    found = Counter(result.video_id for result in outcome.results)
-    assert set(found.values()) <= {1}
-    return {
-        result.video_id: "Recovered" if isinstance(result, Recovered) else str(result.reason)
-        for result in outcome.results
-    }
-
-
-def leaves(world: World, video_id: str) -> None:
-    """A video gets going by itself."""
-    world.rows = [{**each, "status": "ready"} if each["id"] == video_id else each for each in world.rows]
+ALL_STEPS = [
+    *["connect", "candidates", "deployment", "flow_runs", "recoveries"],
+    *["still_stuck", "appeared", "create", "created_at"],
+]
 
 
 # The steps
@@ -97,12 +74,23 @@ async def test_asks_for_runs_that_ended_within_the_window():
     assert world.asked["flow_runs"] == NOW - timedelta(minutes=7)
 
 
-async def test_looks_up_earlier_recoveries_of_idle_videos_only():
-    world = World(rows(3), runs=[flow_run("v0001")])
+async def test_looks_up_no_earlier_recoveries_of_a_video_whose_recovery_is_at_work():
+    world = World(rows(3), runs=[flow_run("v0001", attempt=1)])
 
     await scan(world)
 
     assert world.asked["recoveries"] == ["v0000", "v0002"]
+
+
+async def test_looks_up_earlier_recoveries_of_a_video_that_something_else_works_on():
+    # Whether its last recovery failed is to be settled all the same.
+    world = World(rows(3), runs=[flow_run("v0001")])
+
+    await scan(world)
+
+    asked = world.asked["recoveries"]
+    assert isinstance(asked, list)
+    assert sorted(asked) == ["v0000", "v0001", "v0002"]
 
 
 async def test_narrows_the_scan_to_the_requested_video():

@@ -10,9 +10,8 @@ import pytest
 import stamina
 
 from controller.adapters.http import ATTEMPTS
-from controller.adapters.supabase import MAX_FILTER_LENGTH, PAGE, SupabaseTable, open_table
+from controller.adapters.supabase import MAX_FILTER_LENGTH, PAGE, SupabaseTable, open_supabase
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service, ServiceError
-from controller.videos import columns_needed
 from tests.support import policy
 from tests.unit.fakes import NOW, Answer, Asked, Respond, in_turn, row, serving
 
@@ -30,11 +29,7 @@ def at_once() -> Iterator[None]:
 
 @asynccontextmanager
 async def table(respond: Respond, *, key: str = JWT, **spec: Any) -> AsyncIterator[tuple[SupabaseTable, list[Asked]]]:
-    parsed = policy(**spec).spec
-    async with (
-        serving(respond) as (url, asked),
-        open_table(url, key, parsed.supabase, parsed.stuck, columns_needed(parsed)) as opened,
-    ):
+    async with serving(respond) as (url, asked), open_supabase(url, key, policy(**spec).spec) as (opened, _):
         yield opened, asked
 
 

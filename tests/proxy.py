@@ -1,25 +1,31 @@
 """A reverse proxy between the client under test and a real service: passes everything on, but for what a test asks for.
 
 A `Rule` says which requests are treated otherwise, and a `Treatment` how: `answer`, `reset`, `lost`, `cut`, `silence`,
-`before` (a hook) and `with_headers` make one. It listens on a port of its own in the test's event loop.
+`before` and `once_done` (hooks) and `with_headers` make one. It listens on a port of its own in the event loop that
+starts it. Watches of the Kubernetes API are passed on as they come.
 """
 
 import asyncio
 import gzip
 import json
+import re
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import ClientSession, DummyCookieJar, web
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
 from multidict import CIMultiDict
 from yarl import URL
 
-LOOPBACK = "127.0.0.1"
+from devstack.ports import LOOPBACK, free_port
+
 _NOT_FORWARDED = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
+_SECONDS = re.compile(r"(timeoutSeconds=)\d+")
+_NO_LIMIT = ClientTimeout(total=None)  # the client's limits are what counts
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 s; closing then sends RST instead of FIN
 
 
@@ -37,6 +43,11 @@ class Request:
     def json(self) -> Any:
         return json.loads(self.body) if self.body else None
 
+    @property
+    def is_watch(self) -> bool:
+        """Whether the answer is a stream without an end."""
+        return "watch=true" in self.query
+
 
 class Exchange:
     """One request on its way, for a treatment to decide about."""
@@ -45,16 +56,40 @@ class Exchange:
         self._proxy, self._incoming, self.request = proxy, incoming, request
 
     async def pass_on(self, **headers: str) -> web.Response:
-        """The service's own answer to the request, with these headers instead of the client's."""
-        return await self._proxy.forward(self._incoming.raw_path, self.request, headers)
+        """The service's own answer to the request, with these headers instead of the client's; of a watch, a second."""
+        path = self._incoming.raw_path
+        async with self._proxy.forward(_SECONDS.sub(r"\g<1>1", path), self.request, headers) as answer:
+            return web.Response(status=answer.status, headers=_forwarded(answer.headers), body=await answer.read())
+
+    async def proceed(self) -> web.StreamResponse:
+        """What happens without any treatment."""
+        if not self.request.is_watch:
+            return await self.pass_on()
+        self._proxy.watches.add(self)
+        try:
+            return await self._stream()
+        finally:
+            self._proxy.watches.discard(self)
+
+    async def _stream(self) -> web.StreamResponse:
+        async with self._proxy.forward(self._incoming.raw_path, self.request, {}) as answer:
+            outgoing = web.StreamResponse(status=answer.status, headers=_forwarded(answer.headers))
+            await outgoing.prepare(self._incoming)
+            async for part in answer.content.iter_any():
+                await outgoing.write(part)
+            return outgoing
 
     def reset(self) -> web.Response:
         """Break the connection; what is returned is never sent."""
         transport = self._incoming.transport
-        assert transport is not None
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()
+        if transport is not None:  # the client may have left
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            transport.abort()
         return web.Response()
+
+    async def until_healed(self) -> None:
+        """Wait until the proxy passes everything on again."""
+        await self._proxy.healed.wait()
 
     async def send_half(self, whole: web.Response) -> web.StreamResponse:
         """Announce a whole answer, send half of it and close the connection."""
@@ -103,10 +138,12 @@ class Proxy:
 
     def __init__(self, upstream: str, session: ClientSession) -> None:
         self.requests: list[Request] = []
+        self.healed = asyncio.Event()
         self._upstream, self._session = upstream, session
         self._rules: list[Rule] = []
+        self.watches: set[Exchange] = set()
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self._port = free_port()
 
     @property
     def url(self) -> str:
@@ -118,11 +155,18 @@ class Proxy:
         """Treat requests otherwise from now on; the first rule that takes a request has it."""
         rule = Rule(treatment, where, after, times)
         self._rules.append(rule)
+        self.healed.clear()
         return rule
 
     def heal(self) -> None:
         """Pass everything on again."""
         self._rules.clear()
+        self.healed.set()
+
+    def break_watches(self) -> None:
+        """Break the connections of all watches."""
+        for watch in self.watches:
+            watch.reset()
 
     def count(self, where: Where) -> int:
         """How many of the requests so far match."""
@@ -143,7 +187,6 @@ class Proxy:
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         await web.TCPSite(self._runner, LOOPBACK, self._port).start()
-        self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         assert self._runner is not None
@@ -163,23 +206,30 @@ class Proxy:
         for rule in self._rules:
             if rule.takes(request):
                 return await rule.treatment(exchange)
-        return await exchange.pass_on()
+        return await exchange.proceed()
 
-    async def forward(self, raw_path: str, request: Request, headers: Mapping[str, str]) -> web.Response:
-        kept = CIMultiDict((k, v) for k, v in request.headers.items() if k.lower() not in _NOT_FORWARDED)
+    def forward(
+        self, raw_path: str, request: Request, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[ClientResponse]:
+        kept = _forwarded(request.headers)
         kept.update(headers)
         url = URL(self._upstream + raw_path, encoded=True)
-        async with self._session.request(
+        return self._session.request(
             request.method, url, headers=kept, data=request.body or None, allow_redirects=False
-        ) as answer:
-            answered = CIMultiDict((k, v) for k, v in answer.headers.items() if k.lower() not in _NOT_FORWARDED)
-            return web.Response(status=answer.status, headers=answered, body=await answer.read())
+        )
+
+
+def _forwarded(headers: Mapping[str, str]) -> "CIMultiDict[str]":
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _NOT_FORWARDED)
 
 
 @asynccontextmanager
-async def serve(upstream: str) -> AsyncIterator[Proxy]:
-    """A proxy in front of a service, whose address has no path."""
-    async with ClientSession(cookie_jar=DummyCookieJar(), auto_decompress=False) as session:
+async def serve(upstream: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
+    """A proxy in front of a service, whose address has no path; itself it speaks plain HTTP."""
+    connector = TCPConnector(ssl=tls or True, limit=0)
+    async with ClientSession(
+        connector=connector, cookie_jar=DummyCookieJar(), auto_decompress=False, timeout=_NO_LIMIT
+    ) as session:
         proxy = Proxy(upstream, session)
         await proxy.start()
         try:
@@ -220,10 +270,10 @@ async def cut(exchange: Exchange) -> web.StreamResponse:
     return await exchange.send_half(await exchange.pass_on())
 
 
-async def silence(_: Exchange) -> web.Response:
-    """Never answer."""
-    await asyncio.Event().wait()
-    raise AssertionError("unreachable")
+async def silence(exchange: Exchange) -> web.Response:
+    """Say nothing, and break the connection when the proxy is healed."""
+    await exchange.until_healed()
+    return exchange.reset()
 
 
 def before(action: Callable[[], object]) -> Treatment:
@@ -232,6 +282,16 @@ def before(action: Callable[[], object]) -> Treatment:
     async def treat(exchange: Exchange) -> web.Response:
         action()
         return await exchange.pass_on()
+
+    return treat
+
+
+def once_done(treatment: Treatment) -> Treatment:
+    """Let the service do it, and then treat its answer as if it had not."""
+
+    async def treat(exchange: Exchange) -> web.StreamResponse:
+        await exchange.pass_on()
+        return await treatment(exchange)
 
     return treat
 

@@ -1,0 +1,255 @@
+"""Quarantine in status: who is in it, how many, each announced once, and how one comes out of it."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from controller.decisions import Skip, SkipReason
+from controller.errors import Service
+from controller.flow_runs import StateType
+from controller.outcome import Outcome, Recovered, Seen
+from controller.reporting import QUARANTINED_NAMED, after_scan, describe_quarantined, newly_quarantined
+from controller.schedule import Order, Plan, Trigger
+from controller.status import MAX_QUARANTINED, Counted, PolicyStatus, Quarantine
+from tests.support import policy
+from tests.unit.fakes import DEPLOYMENT, NOW, STATUS_SCHEMA, earlier, flow_run, unavailable, video, violations
+from tests.unit.simulator import Controller, Simulator
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+REQUEST = Order(Trigger.REQUEST, token="t", video_id="v0")
+
+
+def scanned(*ids: str, ended: timedelta = HOUR, **changes: Any) -> Outcome:
+    """A scan that found these videos in quarantine, with attempts of which the last one ended so long ago."""
+    stuck = [video(video_id) for video_id in ids]
+    runs = {video_id: earlier(*[flow_run(video_id, "CRASHED", ended=ended)] * 3) for video_id in ids}
+    outcome = Outcome(Order(Trigger.SCHEDULE), NOW, stuck, DEPLOYMENT, Seen(runs, NOW))
+    outcome.results = [Skip(each, SkipReason.QUARANTINED, "3 attempts") for each in stuck]
+    for name, value in changes.items():
+        setattr(outcome, name, value)
+    return outcome
+
+
+def after(outcome: Outcome, status: PolicyStatus | None = None) -> PolicyStatus:
+    """The status as it comes back from the API server."""
+    manifest = after_scan(status or PolicyStatus(), policy(), outcome, Plan(None, None), now=NOW).to_manifest()
+    assert violations(STATUS_SCHEMA, manifest) == []
+    return PolicyStatus.model_validate(manifest)
+
+
+def named(count: int) -> list[str]:
+    return [f"v{n}" for n in range(count)]
+
+
+def announced(status: PolicyStatus, outcome: Outcome) -> list[str]:
+    return [skip.video_id for skip in newly_quarantined(status, policy(), outcome)]
+
+
+# The list
+
+
+@pytest.mark.parametrize("count", [0, 1, MAX_QUARANTINED, MAX_QUARANTINED + 1, 500])
+def test_counts_all_and_lists_a_bounded_number(count):
+    found = after(scanned(*named(count))).quarantine
+
+    assert found == Quarantine(count=count, videos=tuple(named(count)[:MAX_QUARANTINED]))
+
+
+def test_only_the_quarantined_are_in_quarantine():
+    outcome = scanned("v0")
+    outcome.results += [Skip(video("v1"), SkipReason.BACKING_OFF), Recovered(video("v2"), 1, "r")]
+
+    assert after(outcome).quarantine == Quarantine(count=1, videos=("v0",))
+
+
+def test_a_video_that_is_no_longer_quarantined_leaves_the_list():
+    assert after(scanned("v1"), after(scanned("v0", "v1"))).quarantine == Quarantine(count=1, videos=("v1",))
+
+
+def test_where_nothing_is_stuck_nothing_is_in_quarantine():
+    outcome = Outcome(Order(Trigger.SCHEDULE), NOW, [])
+
+    assert after(outcome, after(scanned("v0"))).quarantine == Quarantine()
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        pytest.param(Outcome(Order(Trigger.SCHEDULE), NOW, error=unavailable(Service.SUPABASE)), id="saw_no_table"),
+        pytest.param(
+            Outcome(Order(Trigger.SCHEDULE), NOW, [video("v0")], error=unavailable()), id="failed_before_it_decided"
+        ),
+        pytest.param(replace(scanned("v9"), order=REQUEST), id="was_narrowed_to_one_video"),
+        pytest.param(Outcome(REQUEST, NOW, []), id="was_narrowed_to_a_video_that_is_gone"),
+    ],
+)
+def test_a_scan_that_did_not_see_all_videos_leaves_the_quarantine_as_it_was(outcome):
+    before = after(scanned("v0", "v1"))
+
+    assert after(outcome, before).quarantine == before.quarantine
+    assert announced(before, outcome) == []
+
+
+def test_a_scan_that_failed_after_it_decided_knows_who_is_quarantined():
+    assert after(scanned("v0", error=unavailable())).quarantine == Quarantine(count=1, videos=("v0",))
+
+
+# Released by name
+
+
+def released(video_id: str = "v0", *, released: bool = True) -> Outcome:
+    outcome = Outcome(REQUEST, NOW, [video(video_id)], DEPLOYMENT, Seen({}, NOW))
+    outcome.results = [Recovered(video(video_id), 4, "r", released)]
+    return outcome
+
+
+def test_a_release_takes_a_video_out_at_once():
+    assert after(released("v0"), after(scanned("v0", "v1"))).quarantine == Quarantine(count=1, videos=("v1",))
+
+
+def test_a_release_of_one_that_is_not_listed_lowers_the_count():
+    before = after(scanned(*named(30)))
+
+    assert after(released("v29"), before).quarantine == Quarantine(count=29, videos=tuple(named(20)))
+
+
+def test_a_release_of_one_that_is_listed_leaves_the_others_counted():
+    before = after(scanned(*named(30)))
+
+    assert after(released("v0"), before).quarantine == Quarantine(count=29, videos=tuple(named(20)[1:]))
+
+
+def test_a_recovery_by_name_of_a_video_that_is_not_in_quarantine_releases_nobody():
+    before = after(scanned("v0", "v1"))
+
+    assert after(released("v5", released=False), before).quarantine == before.quarantine
+
+
+def test_the_count_never_falls_below_those_who_are_listed():
+    assert after(released("v9"), after(scanned("v0", "v1"))).quarantine == Quarantine(count=2, videos=("v0", "v1"))
+
+
+# Announced once
+
+
+def test_a_video_is_announced_by_the_scan_that_first_finds_it_in_quarantine():
+    before = after(scanned("v0"))
+
+    assert announced(PolicyStatus(), scanned("v0")) == ["v0"]
+    assert announced(before, scanned("v0", "v1")) == ["v1"]
+    assert announced(after(scanned("v0", "v1"), before), scanned("v0", "v1")) == []
+
+
+def test_a_video_that_comes_back_into_quarantine_is_announced_again():
+    assert announced(after(scanned(), after(scanned("v0"))), scanned("v0")) == ["v0"]
+
+
+def test_however_many_come_at_once_all_are_announced_and_none_of_them_again():
+    many = scanned(*named(100))
+
+    assert announced(PolicyStatus(), many) == named(100)
+    assert announced(after(many), many) == []
+
+
+@pytest.mark.parametrize(
+    ("ended", "is_announced"),
+    [
+        # It was RecentlyProcessed (5m) in the scan of a quarter of an hour ago, or at work.
+        pytest.param(timedelta(minutes=20, seconds=-1), True, id="ended_just_before_the_scan_before"),
+        pytest.param(timedelta(minutes=10), True, id="ended_since_the_scan_before"),
+        pytest.param(timedelta(minutes=20, seconds=1), False, id="the_scan_before_announced_it"),
+    ],
+)
+def test_where_not_all_are_listed_those_are_new_that_the_scan_before_could_not_know(ended, is_announced):
+    at = NOW - 15 * MINUTE
+    before = after(scanned(*named(30))).model_copy(update={"counted": Counted(created_until=at, ended_until=at)})
+    fresh = scanned("new", ended=ended)
+    known = scanned(*named(30), ended=9 * HOUR)
+    known.results += fresh.results
+    assert known.seen is not None
+    assert fresh.seen is not None
+    known.seen = Seen({**known.seen.recoveries, **fresh.seen.recoveries}, NOW)
+
+    assert announced(before, known) == (["new"] if is_announced else [])
+
+
+@pytest.mark.parametrize("count", [1, QUARANTINED_NAMED, QUARANTINED_NAMED + 1, 100])
+def test_an_announcement_names_a_few_and_counts_the_others(count):
+    skips = [Skip(video(video_id), SkipReason.QUARANTINED) for video_id in named(count)]
+
+    text = describe_quarantined(skips)
+
+    assert text.startswith(f"{count} videos used up their attempts")
+    assert ", ".join(named(min(count, QUARANTINED_NAMED))) in text
+    assert (f"and {count - QUARANTINED_NAMED} more" in text) is (count > QUARANTINED_NAMED)
+    assert "recovery.captiona.cc/requestedVideo" in text
+
+
+# From the first attempt to the release
+
+
+def exhaust(controller: Controller, minutes_between: int) -> None:
+    """Recover the one video until it is quarantined; each attempt crashes a minute before the next scan."""
+    world = controller.world
+    for _ in range(40):
+        controller.scan()
+        if controller.status.quarantine == Quarantine(count=1, videos=("v1",)):
+            return
+        world.now += (minutes_between - 1) * MINUTE
+        for run in world.active("v1"):
+            world.become(run.id, StateType.CRASHED)
+        world.now += MINUTE
+    raise AssertionError("it was never quarantined")
+
+
+def stuck_for_an_hour(**spec: Any) -> Controller:
+    controller = Controller(Simulator(), policy(**spec))
+    controller.check()
+    controller.world.upload("v1", "tenant", HOUR)
+    return controller
+
+
+@pytest.mark.parametrize("minutes", [15, 60, 240], ids=lambda minutes: f"a_scan_every_{minutes}_minutes")
+def test_a_video_that_always_crashes_has_three_attempts_and_one_announcement(minutes):
+    controller = stuck_for_an_hour()
+
+    exhaust(controller, minutes)
+    for _ in range(3):
+        controller.world.now += minutes * MINUTE
+        controller.scan()
+
+    assert len(controller.world.recoveries("v1")) == 3
+    assert controller.announced == ["v1"]
+    assert controller.status.totals.failed == 3
+
+
+def test_a_request_by_name_releases_it_and_it_may_come_back_with_another_announcement():
+    controller = stuck_for_an_hour()
+    exhaust(controller, 15)
+
+    controller.world.now += 15 * MINUTE
+    controller.scan("v1")
+    assert controller.status.quarantine == Quarantine()
+    exhaust(controller, 15)
+
+    assert len(controller.world.recoveries("v1")) == 6
+    assert controller.announced == ["v1", "v1"]
+
+
+def test_the_window_releases_it_for_one_attempt_after_another():
+    controller = stuck_for_an_hour(retry={"window": "24h"})
+    world = controller.world
+    exhaust(controller, 15)
+    first = world.recoveries("v1")[0].run.created
+    assert first is not None
+
+    world.now = first + timedelta(hours=24) - MINUTE
+    controller.scan()
+    assert len(world.recoveries("v1")) == 3
+    world.now = first + timedelta(hours=24)
+    controller.scan()
+
+    assert len(world.recoveries("v1")) == 4
+    assert controller.status.quarantine == Quarantine()
