@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Test files side by side: most of their time is waiting.
+LANES := 3
 PACKAGES := controller devstack demo tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock generate check format test test-unit test-integration test-e2e demo clean
+.PHONY: help setup lock generate check format test test-unit test-integration test-e2e test-faults test-crash demo clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +41,7 @@ format: setup  ## Format the code and mend what the linter can
 
 test: setup  ## All tests: unit, integration (PostgREST, Prefect), end to end (Kubernetes API server)
 	$(BIN)/python -m devstack build || true  # what cannot be had skips its tests and says why
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(LANES) --dist loadfile --no-loadscope-reorder
 
 test-unit: setup  ## The tests that take seconds
 	$(BIN)/pytest tests/unit
@@ -49,6 +51,12 @@ test-integration: setup  ## The tests against real PostgREST and Prefect
 
 test-e2e: setup  ## The tests against a real Kubernetes API server
 	$(BIN)/pytest -m e2e
+
+test-faults: setup  ## Faults between a controller process and its services, and a thousand policies: minutes
+	$(BIN)/pytest -m faults
+
+test-crash: setup  ## Kill a controller at each step of a scan, and restart what it talks to: minutes
+	$(BIN)/pytest -m crash
 
 demo: setup  ## See it work on real parts; KEEP=1 leaves them running to play with
 	@$(BIN)/python -m demo $(if $(KEEP),--keep)
