@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Test files side by side: most of their time is waiting.
 LANES := 3
-PACKAGES := controller devstack demo tests
+PACKAGES := controller devstack demo benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock generate check format test test-unit test-integration test-e2e test-faults test-crash demo clean
+.PHONY: help setup lock generate check format test test-unit test-integration test-e2e test-faults test-crash demo bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ test-crash: setup  ## Kill a controller at each step of a scan, and restart what
 
 demo: setup  ## See it work on real parts; KEEP=1 leaves them running to play with
 	@$(BIN)/python -m demo $(if $(KEEP),--keep)
+
+bench: setup  ## Measure it on real parts, in 20 minutes on a quiet machine; QUICK=1 only tries that out
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 clean:  ## Remove .venv and caches of tools (not the built parts in the user's cache)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
