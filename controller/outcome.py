@@ -63,7 +63,7 @@ class Outcome:
         stuck: The stuck videos; `None` if Supabase could not tell. Rows that cannot be read are not among them.
         deployment: What Prefect said of it; `None` if it was not asked, or did not answer.
         seen: The earlier recoveries; `None` if the scan did not come so far as to decide.
-        created_until: When this scan's last recovery was created, by Prefect's clock; `None` if that is not known.
+        created_until: When the last of this scan's recoveries was created, by Prefect's clock; `None` if not known.
         results: What became of each video.
         error: What ended the scan early, if anything did.
     """

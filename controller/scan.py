@@ -152,8 +152,9 @@ async def _recover(scan: _Scan, facts: Facts, decisions: list[Decision], stop: S
         await _create(scan, facts, remaining)
     if scan.outcome.recovered:
         with suppress(ScanError):  # the work is done
-            last = scan.outcome.recovered[-1].run_id
-            scan.outcome.created_until = await scan.clients.server.created_at(last)
+            # A batch that is sent again creates what was left out, after runs that stand behind it.
+            last_batch = [recovered.run_id for recovered in scan.outcome.recovered[-BATCH:]]
+            scan.outcome.created_until = await scan.clients.server.created_until(last_batch)
 
 
 async def _second_look(scan: _Scan, facts: Facts, batch: list[Recover]) -> list[Recover]:

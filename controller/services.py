@@ -85,8 +85,8 @@ class FlowServer(Protocol):
     def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
         """Create the runs of at most `BATCH` decisions; an answer for each, in their order, as it comes."""
 
-    async def created_at(self, run_id: str) -> datetime | None:
-        """When a run was created, by the server's clock; `None` if it is gone."""
+    async def created_until(self, run_ids: Sequence[str]) -> datetime | None:
+        """When the last of these runs was created, by the server's clock; `None` if all of them are gone."""
 
 
 class Clients(NamedTuple):

@@ -176,9 +176,10 @@ class PrefectServer:
                 runs[attempts[key]] = self._run(raw)
         return runs
 
-    async def created_at(self, run_id: str) -> datetime | None:
-        """See `controller.services.FlowServer.created_at`."""
-        return self._api.time(await self._api.look(f"/flow_runs/{run_id}", missing_ok=True), "created")
+    async def created_until(self, run_ids: Sequence[str]) -> datetime | None:
+        """See `controller.services.FlowServer.created_until`."""
+        times = [self._api.time(raw, "created") for raw in await self._api.runs_by_id(run_ids)]
+        return max((time for time in times if time is not None), default=None)
 
     async def heartbeats(self, run_ids: Sequence[str], *, since: datetime) -> set[str]:
         """See `controller.services.FlowServer.heartbeats`."""

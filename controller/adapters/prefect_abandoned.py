@@ -6,7 +6,7 @@ CANCELLED by the server after five minutes (`PREFECT_SERVER_SERVICES_CANCELLATIO
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import httpx
@@ -82,15 +82,15 @@ async def cancel(api: PrefectApi, runs: Sequence[FlowRun], read: Callable[[Json]
         read: Reads a run as the API has it.
     """
     known = {run.id: run for run in runs}
-    for run in await _look(api, known, read):
+    for run in await _look(api, list(known), read):
         if run.since == known[run.id].since:
             await _ask_to_stop(api, run.id)
-    after = await _look(api, known, read)
+    after = await _look(api, list(known), read)
     for _ in range(CANCEL_WAIT):
         if not any(run.state is StateType.CANCELLING for run in after):
             break
         await asyncio.sleep(1)
-        after = await _look(api, known, read)
+        after = await _look(api, list(known), read)
     return after
 
 
@@ -103,5 +103,5 @@ async def _ask_to_stop(api: PrefectApi, run_id: str) -> None:
             raise api.channel.refused(error) from None
 
 
-async def _look(api: PrefectApi, run_ids: Iterable[str], read: Callable[[Json], FlowRun]) -> list[FlowRun]:
-    return [read(raw) for raw in await api.runs({"id": {"any_": list(run_ids)}}, {})]
+async def _look(api: PrefectApi, run_ids: Sequence[str], read: Callable[[Json], FlowRun]) -> list[FlowRun]:
+    return [read(raw) for raw in await api.runs_by_id(run_ids)]

@@ -92,6 +92,19 @@ class PrefectApi:
             after = cursor if isinstance(cursor, str) else None
         return runs
 
+    async def runs_by_id(self, run_ids: Sequence[str]) -> list[Json]:
+        """Those of the runs with these ids that are there."""
+        runs: list[Json] = []
+        remaining = list(dict.fromkeys(run_ids))
+        # A page may be cut; an empty one says that the others are gone.
+        while remaining and (page := await self._page({"id": {"any_": remaining}}, {}, None, ())):
+            ids = {self.text(run, "id") for run in page}
+            if not ids <= set(remaining):
+                raise self.channel.unexpected("runs that were not asked for")
+            remaining = [run_id for run_id in remaining if run_id not in ids]
+            runs += page
+        return runs
+
     async def _page(self, flow_runs: Json, flows: Json, after: str | None, leave_out: Sequence[str]) -> list[Json]:
         wanted = dict(flow_runs)
         if after:

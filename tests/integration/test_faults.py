@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -15,12 +15,13 @@ from aiohttp import web
 from controller.adapters import http
 from controller.decisions import Failure, FailureReason, SkipReason
 from controller.errors import ErrorReason, Service
+from controller.flow_runs import idempotency_key
 from controller.outcome import Outcome, Recovered
 from controller.policy import Policy
 from devstack import Prefect, Supabase
 from tests import proxy
 from tests.proxy import Proxy, Request, at
-from tests.support import ago, policy, reasons, recovered, scan, stuck_videos
+from tests.support import DEPLOYMENT, ago, policy, reasons, recovered, scan, stuck_videos
 
 pytestmark = pytest.mark.integration
 
@@ -446,6 +447,26 @@ async def test_two_scans_at_once_create_one_run_for_each_video(parts):
     for outcome in outcomes:
         assert Counter(result.video_id for result in outcome.results) == Counter(videos)
         assert set(reasons(outcome)) <= {SkipReason.ACTIVE_FLOW_RUN}
+
+
+async def test_knows_when_its_last_run_was_created_also_where_that_is_not_the_last_of_the_batch(parts):
+    videos = stuck_videos(parts.supabase, 3)
+    deployment = parts.prefect.create_deployment(DEPLOYMENT)
+    key = idempotency_key(deployment.flow_id, max(videos), 1)
+
+    def create_one() -> None:
+        parts.prefect.create_flow_run(deployment, parameters={"video_id": max(videos)}, idempotency_key=key)
+
+    parts.proxies[Service.PREFECT].treat(proxy.before(create_one), at("/bulk"), times=1)
+
+    outcome = await scan(policy(), parts.environment)
+
+    created = {
+        run["parameters"]["video_id"]: datetime.fromisoformat(run["created"]) for run in parts.prefect.flow_runs()
+    }
+    assert recovered(outcome) == sorted(videos)
+    assert min(created, key=created.__getitem__) == recovered(outcome)[-1]
+    assert outcome.created_until == max(created.values())
 
 
 async def test_creates_no_second_run_after_a_crash_before_the_outcome_was_kept(parts):

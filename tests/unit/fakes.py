@@ -189,8 +189,8 @@ class FakeServer:
     def clock(self) -> datetime | None:
         return self.world.clock
 
-    async def created_at(self, run_id: str) -> datetime | None:
-        self.world.step("created_at", run_id)
+    async def created_until(self, run_ids: Sequence[str]) -> datetime | None:
+        self.world.step("created_until", list(run_ids))
         return self.world.clock
 
     async def heartbeats(self, run_ids: Sequence[str], *, since: datetime) -> set[str]:

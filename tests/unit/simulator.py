@@ -252,14 +252,16 @@ class _Server:
         known_until = self.world.had_appeared[-1]
         for decisions in together:
             self.world.question()
+            self._create(decisions[-1], known_until)
+            self.world.question()  # the database was locked for all others, and the batch is sent again
             created = [self._create(decision, known_until) for decision in decisions]
             self.world.question()  # an answer may be lost
             for run_id in created:
                 yield Created(run_id)
 
-    async def created_at(self, run_id: str) -> datetime | None:
+    async def created_until(self, run_ids: Sequence[str]) -> datetime | None:
         self.world.question()
-        return self.world.runs[run_id].created
+        return max(run.created for run_id in run_ids if (run := self.world.runs[run_id]).created is not None)
 
     def _create(self, decision: Recover, known_until: int) -> str:
         key = idempotency_key(FLOW, decision.video.id, decision.attempt)

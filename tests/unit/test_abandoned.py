@@ -22,7 +22,7 @@ REPLACE = {**REPORT, "abandonedRunAction": "Replace"}
 AT_WORK = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
 REPLACING = [
     *["connect", "candidates", "deployment", "flow_runs", "heartbeats", "recoveries"],
-    *["still_stuck", "appeared", "cancel", "still_stuck", "appeared", "create", "created_at"],
+    *["still_stuck", "appeared", "cancel", "still_stuck", "appeared", "create", "created_until"],
 ]
 
 

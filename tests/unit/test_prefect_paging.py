@@ -65,7 +65,9 @@ def matches(run: dict[str, Any], flow_runs: dict[str, Any], flows: dict[str, Any
         "end_time": lambda wanted: run["end_time"] is not None and run["end_time"] >= wanted["after_"],
         "expected_start_time": lambda wanted: within(run["expected_start_time"], wanted),
         "next_scheduled_start_time": lambda wanted: within(run["next_scheduled_start_time"], wanted),
-        "id": lambda wanted: run["id"] not in wanted["not_any_"],
+        "id": lambda wanted: (
+            run["id"] in wanted.get("any_", [run["id"]]) and run["id"] not in wanted.get("not_any_", ())
+        ),
         "idempotency_key": lambda wanted: run["idempotency_key"] in wanted["any_"],
     }
     in_flow = "id" not in flows or run["flow_id"] in flows["id"]["any_"]
@@ -478,6 +480,33 @@ async def test_a_run_that_nobody_asked_for_is_an_unexpected_answer():
 
     with pytest.raises(ServiceError) as caught:
         await attempts(world, ["v1"])
+
+    assert caught.value.reason is ErrorReason.UNEXPECTED_ANSWER
+
+
+# When runs were created
+
+
+@pytest.mark.parametrize("page", [1, 2, 200])
+async def test_tells_when_the_last_of_some_runs_was_created_whatever_their_order(page):
+    world = StandIn([run(f"r{n}", created=written(seconds)) for n, seconds in enumerate([2, 9, 5, 70])], page)
+
+    async with world.open() as server:
+        assert await server.created_until(["r0", "r1", "r2"]) == HORIZON + 9 * SECOND
+    assert world.pages[0]["flow_runs"] == {"id": {"any_": ["r0", "r1", "r2"]}}
+    assert len(world.pages) == -(-3 // page), "none is asked for once all have come"
+
+
+async def test_tells_when_the_last_of_those_runs_was_created_that_are_still_there():
+    async with StandIn([run("r0", created=written(2))]).open() as server:
+        assert await server.created_until(["r0", "gone"]) == HORIZON + 2 * SECOND
+        assert await server.created_until(["gone"]) is None
+
+
+async def test_another_run_than_those_asked_for_is_an_unexpected_answer():
+    async with StandIn(answers={"/filter": [Answer([run("other")])]}).open() as server:
+        with pytest.raises(ServiceError) as caught:
+            await server.created_until(["r0"])
 
     assert caught.value.reason is ErrorReason.UNEXPECTED_ANSWER
 

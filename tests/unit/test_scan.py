@@ -21,7 +21,7 @@ from tests.unit.scanning import leaves, results, rows, scan
 
 ALL_STEPS = [
     *["connect", "candidates", "deployment", "flow_runs", "recoveries"],
-    *["still_stuck", "appeared", "create", "created_at"],
+    *["still_stuck", "appeared", "create", "created_until"],
 ]
 
 
