@@ -144,12 +144,13 @@ async def _check_uploads(scan: _Scan, facts: Facts, videos: list[Video]) -> froz
 
 async def _recover(scan: _Scan, facts: Facts, decisions: list[Decision], stop: Stop) -> None:
     for batch in _batches([decision for decision in decisions if isinstance(decision, Recover)]):
-        if stop.is_set():
-            break
-        remaining = await _second_look(scan, facts, batch)
-        if any(decision.replaces for decision in remaining):
-            remaining = await _second_look(scan, facts, await _stop_abandoned(scan, facts, remaining))
-        await _create(scan, facts, remaining)
+        async with scan.clients.server.turn():
+            if stop.is_set():
+                break
+            remaining = await _second_look(scan, facts, batch)
+            if any(decision.replaces for decision in remaining):
+                remaining = await _second_look(scan, facts, await _stop_abandoned(scan, facts, remaining))
+            await _create(scan, facts, remaining)
     if scan.outcome.recovered:
         with suppress(ScanError):  # the work is done
             # A batch that is sent again creates what was left out, after runs that stand behind it.

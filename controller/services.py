@@ -82,6 +82,12 @@ class FlowServer(Protocol):
         One to which something has happened meanwhile is not asked, and one that is gone is left out.
         """
 
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Wait until no other scan of this process creates runs, and keep all others from it within the block.
+
+        A server on SQLite refuses a whole batch that begins during another one.
+        """
+
     def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
         """Create the runs of at most `BATCH` decisions; an answer for each, in their order, as it comes."""
 

@@ -276,6 +276,22 @@ async def silence(exchange: Exchange) -> web.Response:
     return exchange.reset()
 
 
+class Crowd:
+    """Counts the requests that are at a proxy at the same time, each of which it keeps for a moment."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await asyncio.sleep(0.02)
+            return await exchange.proceed()
+        finally:
+            self.now -= 1
+
+
 def before(action: Callable[[], object]) -> Treatment:
     """Do something, such as change the database, and then pass the request on."""
 

@@ -81,6 +81,15 @@ class Collected:
         self.outcomes.append(outcome)
 
 
+def live(environment: Mapping[str, str]) -> LiveServices:
+    """The way to real services, with these credentials in each Secret."""
+
+    async def read_secret(namespace: str, name: str) -> Mapping[str, str]:
+        return environment
+
+    return LiveServices(read_secret)
+
+
 async def scan(
     policy: Policy,
     environment: Mapping[str, str],
@@ -88,18 +97,15 @@ async def scan(
     video_id: str | None = None,
     stop: asyncio.Event | None = None,
     now: datetime | None = None,
+    services: LiveServices | None = None,
 ) -> Outcome:
     """One scan of real services, with credentials as a Secret would hold them."""
-
-    async def read_secret(namespace: str, name: str) -> Mapping[str, str]:
-        return environment
-
     order = Order(Trigger.REQUEST, token="test", video_id=video_id)
     reporter = Collected()
     outcome = await run_scan(
         policy,
         order,
-        LiveServices(read_secret),
+        services or live(environment),
         reporter,
         now=now or datetime.now(UTC),
         stop=stop or asyncio.Event(),

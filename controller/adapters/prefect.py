@@ -3,6 +3,7 @@
 The index is complete or an error is raised.
 """
 
+import asyncio
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -50,7 +51,7 @@ def authorization(api_key: str | None, auth_string: str | None) -> dict[str, str
 
 @asynccontextmanager
 async def open_server(
-    url: str, headers: Mapping[str, str], secrets: Sequence[str], prefect: Prefect
+    url: str, headers: Mapping[str, str], secrets: Sequence[str], prefect: Prefect, turns: asyncio.Lock | None = None
 ) -> AsyncIterator["PrefectServer"]:
     """Make a client for a policy's deployment; sends nothing yet.
 
@@ -59,20 +60,21 @@ async def open_server(
         headers: From `authorization`.
         secrets: What must never be shown.
         prefect: The deployment and which flows count.
+        turns: Shared by all scans that use one server; see `controller.services.FlowServer.turn`.
     """
     channel = Channel(Service.PREFECT, "PREFECT_API_URL", secrets)
     async with channel.client(base_url=url.rstrip("/"), headers=headers) as http:
-        yield PrefectServer(PrefectApi(http, channel), prefect)
+        yield PrefectServer(PrefectApi(http, channel), prefect, turns or asyncio.Lock())
 
 
 class PrefectServer:
     """A Prefect server or Prefect Cloud; see `controller.services.FlowServer`."""
 
-    def __init__(self, api: PrefectApi, prefect: Prefect) -> None:
+    def __init__(self, api: PrefectApi, prefect: Prefect, turns: asyncio.Lock) -> None:
         self._api, self._channel, self._prefect = api, api.channel, prefect
         self._horizon = datetime.max.replace(tzinfo=UTC)
         self._own_runs: list[str] = []
-        self._creator = RunCreator(api, prefect)
+        self._creator, self._turns = RunCreator(api, prefect), turns
 
     @property
     def clock(self) -> datetime | None:
@@ -188,6 +190,10 @@ class PrefectServer:
     async def cancel(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
         """See `controller.services.FlowServer.cancel`."""
         return await cancel(self._api, runs, self._run)
+
+    def turn(self) -> asyncio.Lock:
+        """See `controller.services.FlowServer.turn`."""
+        return self._turns
 
     async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
         """See `controller.services.FlowServer.create`."""

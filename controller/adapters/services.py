@@ -1,5 +1,7 @@
 """The way to a policy's services: its Secrets are read anew for each scan, so that a rotated key works in the next."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -22,6 +24,7 @@ class LiveServices:
 
     def __init__(self, read_secret: ReadSecret) -> None:
         self._read_secret = read_secret
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @asynccontextmanager
     async def connect(self, policy: Policy) -> AsyncIterator[Clients]:
@@ -45,6 +48,6 @@ class LiveServices:
             hidden += [header, header.partition(" ")[2]]  # as they are sent
         async with (
             open_supabase(supabase.url, supabase.key, spec) as (table, store),
-            open_server(prefect.url, headers, hidden, spec.prefect) as server,
+            open_server(prefect.url, headers, hidden, spec.prefect, self._turns[prefect.url]) as server,
         ):
             yield Clients(table, server, store)

@@ -1,6 +1,5 @@
 """A thousand policies that come due at the same moment: each is scanned once for it, a few at a time."""
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,12 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
 
 from controller.schedule import fingerprint
 from tests.e2e.conftest import Namespace, run_controller, wait_for
 from tests.faults.world import Parts
-from tests.proxy import Exchange, Proxy
+from tests.proxy import Crowd, Proxy
 from tests.support import manifest
 
 pytestmark = pytest.mark.faults
@@ -72,22 +70,6 @@ class Thousand(Namespace):
         parity = int(self.schedule[0])
         slot = soon if soon.minute % 2 == parity else soon + MINUTE
         return slot if slot - datetime.now(UTC) > timedelta(seconds=15) else slot + 2 * MINUTE
-
-
-class Crowd:
-    """Counts the requests that are at a proxy at the same time, each of which it keeps for a moment."""
-
-    def __init__(self) -> None:
-        self.now = self.most = 0
-
-    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            await asyncio.sleep(0.02)
-            return await exchange.proceed()
-        finally:
-            self.now -= 1
 
 
 @pytest.fixture

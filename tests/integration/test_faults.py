@@ -21,7 +21,7 @@ from controller.policy import Policy
 from devstack import Prefect, Supabase
 from tests import proxy
 from tests.proxy import Proxy, Request, at
-from tests.support import DEPLOYMENT, ago, policy, reasons, recovered, scan, stuck_videos
+from tests.support import DEPLOYMENT, ago, live, policy, reasons, recovered, scan, stuck_videos
 
 pytestmark = pytest.mark.integration
 
@@ -447,6 +447,18 @@ async def test_two_scans_at_once_create_one_run_for_each_video(parts):
     for outcome in outcomes:
         assert Counter(result.video_id for result in outcome.results) == Counter(videos)
         assert set(reasons(outcome)) <= {SkipReason.ACTIVE_FLOW_RUN}
+
+
+async def test_scans_of_one_process_take_turns_in_creating_so_that_none_counts_what_another_created(parts):
+    videos = stuck_videos(parts.supabase, 250)
+    crowd, services = proxy.Crowd(), live(parts.environment)
+    parts.proxies[Service.PREFECT].treat(crowd, at("/bulk"))
+
+    outcomes = await asyncio.gather(*(scan(all_of_them(), parts.environment, services=services) for _ in range(3)))
+
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert crowd.most == 1
+    assert sorted(video for outcome in outcomes for video in recovered(outcome)) == sorted(videos)
 
 
 async def test_knows_when_its_last_run_was_created_also_where_that_is_not_the_last_of_the_batch(parts):

@@ -5,7 +5,7 @@ import json
 import selectors
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -229,6 +229,9 @@ class FakeServer:
         return {
             video_id: self.world.recoveries[video_id] for video_id in video_ids if video_id in self.world.recoveries
         }
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
         self.world.step("create")

@@ -6,7 +6,7 @@ mistake may break: two active runs of one video.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -245,6 +245,9 @@ class _Server:
                 self.world.become(run.id, StateType.CANCELLING if stubborn else StateType.CANCELLED)
         self.world.question()
         return [self.world.runs[run.id] for run in runs]
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
         together = [list(batch)] if self.world.bulk else [[decision] for decision in batch]
