@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -140,17 +142,27 @@ class PrefectApi:
         """Return the number of all runs, or as in `flow_runs`."""
         return int(self._ask("POST", "flow_runs/count", _filters(states, filters)))
 
-    def _create_batch(self, deployment_id: str, runs: list[dict[str, Any]]) -> list[str]:
-        for _ in range(_BUSY_TRIES):
-            answer = self._ask("POST", f"deployments/{deployment_id}/create_flow_run/bulk", runs)
-            problems = [result["error"] for result in answer["results"] if result["status"] != "CREATED"]
-            if not problems:
-                return [str(result["flow_run_id"]) for result in answer["results"]]
-            # While the server writes its events, SQLite refuses the whole batch at its first row; the answer is 200.
-            if len(problems) < len(runs) or "database is locked" not in problems[0]:
-                break
+    def wait_until_told(self, moment: datetime) -> None:
+        """Wait until the server's clock, as it tells it, has reached a moment.
+
+        It tells whole seconds, looks at its clock once in a second, and more seldom while it is busy.
+        """
+        while parsedate_to_datetime(self.http.get("health").headers["Date"]) < moment:
             time.sleep(_BUSY_SECONDS)
-        raise RuntimeError(f"{len(problems)} of {len(runs)} runs were not created: {problems[0]}")
+
+    def _create_batch(self, deployment_id: str, runs: list[dict[str, Any]]) -> list[str]:
+        created: dict[int, str] = {}
+        for _ in range(_BUSY_TRIES):
+            missing = [place for place in range(len(runs)) if place not in created]
+            body = [runs[place] for place in missing]
+            results = self._ask("POST", f"deployments/{deployment_id}/create_flow_run/bulk", body)["results"]
+            for place, result in zip(missing, results, strict=True):
+                if _is_created(result):
+                    created[place] = str(result["flow_run_id"])
+            if len(created) == len(runs):
+                return [created[place] for place in range(len(runs))]
+            time.sleep(_BUSY_SECONDS)
+        raise RuntimeError(f"{len(runs) - len(created)} runs were not created: the database stays locked")
 
     def _ask(self, method: str, path: str, body: Any = None, *, exists: bool = False) -> Any:
         response = self.http.request(method, path, json=body)
@@ -175,6 +187,13 @@ class PatientTransport(httpx.HTTPTransport):
             time.sleep(_BUSY_SECONDS)
             response = super().handle_request(request)
         return response
+
+
+def _is_created(result: Mapping[str, Any]) -> bool:
+    """Whether a run was created; while somebody else holds the lock, SQLite refuses some or all, in a 200."""
+    if result["status"] != "CREATED" and "database is locked" not in result["error"]:
+        raise RuntimeError(f"Prefect refused a run: {result['error']}")
+    return bool(result["status"] == "CREATED")
 
 
 def _filters(states: Iterable[str], filters: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Scans in a row, within a second: each recovery is counted once."""
 
-import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_a_recovery_is_counted_once_however_soon_the_next_scan_follows(make_lane
             act = play.begin(Plan())
             act.wait()
             act.again().wait()
-            time.sleep(1.5)  # Prefect's clock, which tells whole seconds, has gone on
+            play.lane.prefect.wait_until_told(datetime.now(UTC))
             problems = act.again().problems()
             assert problems.pop("scans") == (3, 1)
             assert problems == {}, problems

@@ -1,7 +1,6 @@
 """What keeps a policy safe, as its users see it with kubectl: attempts, limits, holds, uploads, abandoned runs."""
 
-import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -20,9 +19,10 @@ def run_of(namespace: Namespace, video: str) -> str:
 
 
 def ends(namespace: Namespace, video: str, state: str) -> None:
-    """The last flow run of a video ends, and the whole second in which it does: by those Prefect tells its clock."""
-    namespace.prefect.set_state(run_of(namespace, video), state)
-    time.sleep(1)
+    """The last flow run of a video ends, and a scan can know that it did: Prefect's clock, as it is told, says so."""
+    run = run_of(namespace, video)
+    namespace.prefect.set_state(run, state)
+    namespace.prefect.wait_until_told(datetime.fromisoformat(namespace.prefect.flow_run(run)["end_time"]))
 
 
 def is_ready(namespace: Namespace, *videos: str) -> None:
