@@ -4,8 +4,8 @@ In every test, whatever is logged, printed or concluded by a scan is searched fo
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import pytest
@@ -57,12 +57,30 @@ def prefect_server() -> Iterator[Prefect]:
     yield from serve(Prefect.start())
 
 
-@pytest.fixture(scope="session")
-def quiet_prefect() -> Iterator[Prefect]:
-    """A server that does nothing by itself: what it does to thousands of waiting runs takes half of its time."""
-    services = ("LATE_RUNS", "SCHEDULER", "EVENT_PERSISTER", "TRIGGERS", "TASK_RUN_RECORDER")
-    settings = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in services}
-    yield from serve(Prefect.start(settings=settings))
+StartPrefect = Callable[..., Prefect]
+
+
+@pytest.fixture(scope="module")
+def start_prefect() -> Iterator[StartPrefect]:
+    """Starts servers that do nothing to runs by themselves, and run until the module ends.
+
+    What they would do, such as calling runs late, takes half of the time of a server with thousands of them. With
+    `events=False` they keep no events either.
+    """
+    with ExitStack() as running:
+
+        def start(*, events: bool = True) -> Prefect:
+            services = [
+                "LATE_RUNS",
+                "SCHEDULER",
+                "TRIGGERS",
+                "TASK_RUN_RECORDER",
+                *([] if events else ["EVENT_PERSISTER"]),
+            ]
+            settings = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in services}
+            return running.enter_context(contextmanager(serve)(Prefect.start(settings=settings)))
+
+        yield start
 
 
 @pytest.fixture(scope="session")

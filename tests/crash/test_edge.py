@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.steps import Moment
-from devstack import ControlPlane, Prefect, Supabase
+from devstack import ControlPlane, Supabase
+from tests.conftest import StartPrefect
 from tests.crash.dying import Plan, general
 from tests.crash.lane import Lane
 from tests.crash.play import Play
@@ -22,10 +23,10 @@ SERVICES = {Part.SUPABASE: "Supabase", Part.PREFECT: "Prefect", Part.KUBERNETES:
 
 
 @pytest.fixture
-def parts(installed: ControlPlane, supabase_server: Supabase, lanes_prefect: Prefect) -> Iterator[Parts]:
+def parts(installed: ControlPlane, supabase_server: Supabase, start_prefect: StartPrefect) -> Iterator[Parts]:
     kubeconfig = installed.service_account("video-recovery", "video-recovery")
     with Loop.start() as loop:
-        yield Parts(installed, supabase_server, lanes_prefect, loop, kubeconfig)
+        yield Parts(installed, supabase_server, start_prefect(), loop, kubeconfig)
 
 
 def lane_behind(proxies: dict[Part, Proxy], parts: Parts, directory: Path) -> Lane:

@@ -1,13 +1,14 @@
 """The parts of the fault matrix: every service real, and a loop for the proxies between."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from devstack import ControlPlane, Prefect, Supabase
+from tests.conftest import StartPrefect
 from tests.e2e.conftest import installed  # noqa: F401 - a fixture
 from tests.faults.loop import Loop
 from tests.faults.world import Parts
@@ -37,8 +38,18 @@ def a_worker(prefect: Prefect) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def parts(installed: ControlPlane, supabase_server: Supabase, quiet_prefect: Prefect) -> Iterator[Parts]:  # noqa: F811
+def make_parts(
+    installed: ControlPlane,  # noqa: F811
+    supabase_server: Supabase,
+    start_prefect: StartPrefect,
+) -> Iterator[Callable[[], Parts]]:
+    """Brings the shared parts together with a Prefect of its own: on SQLite, two that write keep each other waiting."""
     kubeconfig: Path = installed.service_account("video-recovery", "video-recovery")
-    with Loop.start() as loop, a_worker(quiet_prefect):
-        yield Parts(installed, supabase_server, quiet_prefect, loop, kubeconfig)
-    quiet_prefect.clear_flow_runs()
+    with Loop.start() as loop, ExitStack() as workers:
+
+        def make() -> Parts:
+            prefect = start_prefect(events=False)
+            workers.enter_context(a_worker(prefect))
+            return Parts(installed, supabase_server, prefect, loop, kubeconfig)
+
+        yield make

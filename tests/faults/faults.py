@@ -19,7 +19,7 @@ class Kind(StrEnum):
     """What a client of a service in trouble sees."""
 
     REFUSED = "connection refused"
-    RESET = "connection reset in the middle"
+    RESET = "connection reset"
     SILENCE = "30 s of silence"
     RATE_LIMITED = "429 with Retry-After"
     STORM = "503 for half of all requests"

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,6 +70,11 @@ class Thousand(Namespace):
         parity = int(self.schedule[0])
         slot = soon if soon.minute % 2 == parity else soon + MINUTE
         return slot if slot - datetime.now(UTC) > timedelta(seconds=15) else slot + 2 * MINUTE
+
+
+@pytest.fixture
+def parts(make_parts: Callable[[], Parts]) -> Parts:
+    return make_parts()
 
 
 @pytest.fixture

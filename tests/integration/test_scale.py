@@ -11,6 +11,7 @@ from controller.adapters import steps
 from controller.adapters.prefect_creation import DATABASE_LOCKED
 from controller.decisions import SkipReason
 from devstack import Prefect, Supabase
+from tests.conftest import StartPrefect
 from tests.support import DEPLOYMENT, ago, policy, reasons, recovered, scan, stuck_videos
 
 pytestmark = pytest.mark.integration
@@ -52,11 +53,11 @@ def counted() -> Iterator[Counter[str]]:
 
 
 @pytest.fixture
-def prefect(quiet_prefect: Prefect) -> Iterator[Prefect]:
-    quiet_prefect.create_deployment(DEPLOYMENT)
-    quiet_prefect.pretend_worker()
-    yield quiet_prefect
-    quiet_prefect.clear_flow_runs()
+def prefect(start_prefect: StartPrefect) -> Prefect:
+    prefect = start_prefect(events=False)
+    prefect.create_deployment(DEPLOYMENT)
+    prefect.pretend_worker()
+    return prefect
 
 
 @pytest.fixture
