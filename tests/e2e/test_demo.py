@@ -49,7 +49,7 @@ def test_keeps_everything_running_until_it_is_interrupted(cluster: ControlPlane,
         )
         assert "captionacc-prod" in shown.stdout, shown.stderr
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=180) == 130
     finally:
         process.kill()
         process.wait()
