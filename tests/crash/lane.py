@@ -17,7 +17,7 @@ from tests import secrets
 from tests.crash import dying
 from tests.crash.dying import Script
 from tests.e2e.conftest import Namespace, wait_for
-from tests.support import manifest, merge
+from tests.support import NEVER, manifest, merge
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.crash.dying"])  # a new Python would take a second to import it all
@@ -25,9 +25,6 @@ _FORKS.set_forkserver_preload(["tests.crash.dying"])  # a new Python would take 
 BATCH = 3
 PATIENCE = 240.0
 """Seconds for one scan, on a machine that has much else to do."""
-
-NEVER = "0 0 1 1 *"
-"""A schedule that stays out of the way: scans run when they are asked for."""
 
 
 class Lane:

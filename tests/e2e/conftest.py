@@ -16,7 +16,7 @@ import pytest
 
 from devstack import ControlPlane, Prefect, Supabase
 from tests import secrets
-from tests.support import SECRET, manifest
+from tests.support import NEVER, SECRET, manifest
 
 PROJECT = Path(__file__).parents[2]
 REQUESTED_AT = "recovery.captiona.cc/requestedAt"
@@ -103,8 +103,8 @@ class Namespace:
         self.kubectl("create", "-f", "-", stdin=json.dumps(secret))
 
     def apply(self, name: str = "policy", **spec: Any) -> None:
-        """Apply a policy; see `tests.support.manifest`."""
-        body = manifest(**spec)
+        """Apply a policy; see `tests.support.manifest`. It has no schedule to speak of unless it is given one."""
+        body = manifest(**{"schedule": NEVER, **spec})
         body["metadata"] = {"name": name, "namespace": self.name}
         self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
 

@@ -10,15 +10,21 @@ import pytest
 
 from devstack import ControlPlane, Prefect
 from tests.e2e.conftest import Controller, Namespace, run_controller, wait_for
-from tests.support import DEPLOYMENT, stuck_videos
+from tests.support import DEPLOYMENT, NEVER, stuck_videos
 
 pytestmark = pytest.mark.e2e
 
 
-def a_slot(**before_now: float) -> str:
-    """A quarter of an hour before now, at least the given time ago."""
-    moment = datetime.now(UTC) - timedelta(**before_now)
-    return moment.replace(minute=moment.minute // 15 * 15, second=0, microsecond=0).strftime("%Y-%m-%dT%H:%M:%SZ")
+class Hourly:
+    """A schedule that fires once in an hour, ten minutes ago for the last time."""
+
+    def __init__(self) -> None:
+        self._last = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=10)
+        self.line = f"{self._last.minute} * * * *"
+
+    def slot(self, *, hours_before: int = 0) -> str:
+        """The last time, or one before it, as a status has it."""
+        return (self._last - timedelta(hours=hours_before)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 # Applying a policy
@@ -57,7 +63,7 @@ def test_kubectl_get_shows_what_a_scan_did(namespace, controller, supabase):
         "READY",
         "AGE",
     ]
-    assert line.split()[:10] == ["policy", "*/15", "*", "*", "*", "*", "false", "2", "2", "0"]
+    assert line.split()[:10] == ["policy", *NEVER.split(), "false", "2", "2", "0"]
     wide = namespace.kubectl("get", "vrp", "-o", "wide")
     assert "MODE" in wide
     assert "2 found: 2 recovered, 0 skipped, 0 failed" in wide
@@ -171,13 +177,13 @@ def test_a_scan_runs_when_the_cron_line_says(namespace, controller, supabase, pr
 
 
 def test_a_missed_scan_is_caught_up_once_and_reported(namespace, kubeconfig, tmp_path, supabase):
-    missed = a_slot()
+    hourly = Hourly()
     with run_controller(kubeconfig, tmp_path / "log", "--namespace", namespace.name) as controller:
-        namespace.apply(startingDeadline="16m")
+        namespace.apply(schedule=hourly.line, startingDeadline="30m")
         namespace.wait_condition("Ready", "True")
         controller.stop()
     stuck_videos(supabase, 1)
-    namespace.patch_status({"nextScheduleTime": a_slot(minutes=40)})
+    namespace.patch_status({"nextScheduleTime": hourly.slot(hours_before=1)})
 
     with run_controller(kubeconfig, tmp_path / "log", "--namespace", namespace.name) as controller:
         status = wait_for(lambda: namespace.status().get("lastScan") and namespace.status(), what="the catch-up")
@@ -186,16 +192,17 @@ def test_a_missed_scan_is_caught_up_once_and_reported(namespace, kubeconfig, tmp
         controller.stop()
 
     assert status["lastScan"]["trigger"] == "CatchUp"
-    assert status["lastScheduleTime"] == status["lastMissedTime"] >= missed
+    assert status["lastScheduleTime"] == status["lastMissedTime"] == hourly.slot()
     assert again["totals"]["scans"] == 1
     assert "MissedSchedule" in [reason for _, reason, _ in namespace.events()]
 
 
 def test_a_scan_missed_too_long_ago_is_reported_and_not_caught_up(namespace, controller):
-    namespace.apply(startingDeadline="0s")
+    hourly = Hourly()
+    namespace.apply(schedule=hourly.line, startingDeadline="0s")
     namespace.wait_condition("Ready", "True")
 
-    namespace.patch_status({"nextScheduleTime": a_slot(minutes=40)})
+    namespace.patch_status({"nextScheduleTime": hourly.slot(hours_before=1)})
 
     status = wait_for(lambda: namespace.status().get("lastMissedTime") and namespace.status(), what="the report")
     assert "lastScan" not in status
@@ -205,15 +212,16 @@ def test_a_scan_missed_too_long_ago_is_reported_and_not_caught_up(namespace, con
 @pytest.mark.parametrize(
     "edit",
     [
-        pytest.param({"schedule": "*/5 * * * *"}, id="schedule"),
+        pytest.param({"schedule": NEVER}, id="schedule"),
         pytest.param({"timeZone": "Asia/Tokyo"}, id="zone"),
     ],
 )
 def test_an_edit_of_the_schedule_never_fires_a_scan_of_the_past(namespace, controller, edit):
-    namespace.apply()
+    hourly = Hourly()
+    namespace.apply(schedule=hourly.line)
     namespace.wait_condition("Ready", "True")
     controller.process.send_signal(19)  # SIGSTOP: the clock goes on and nobody looks
-    namespace.patch_status({"nextScheduleTime": a_slot()})
+    namespace.patch_status({"nextScheduleTime": hourly.slot()})
     namespace.patch_spec(edit)
     controller.process.send_signal(18)  # SIGCONT
 
@@ -225,9 +233,10 @@ def test_an_edit_of_the_schedule_never_fires_a_scan_of_the_past(namespace, contr
 
 
 def test_resuming_never_fires_a_scan_of_the_past(namespace, controller):
-    namespace.apply(suspend=True)
+    hourly = Hourly()
+    namespace.apply(schedule=hourly.line, suspend=True)
     namespace.wait_condition("Ready", "True")
-    namespace.patch_status({"nextScheduleTime": a_slot()})
+    namespace.patch_status({"nextScheduleTime": hourly.slot()})
 
     namespace.patch_spec({"suspend": False})
 

@@ -118,7 +118,6 @@ class World(Namespace):
                 stuck={"statuses": [world.name]},
                 prefect={"deployment": world.deployment.full_name, "flows": [world.name]},
                 limits={"perTenant": 1000},
-                schedule="0 3 * * *",
             )
             world.wait_for(lambda: world.condition("Ready").get("status") == "True", what="Ready")
             yield world
