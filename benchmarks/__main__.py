@@ -76,16 +76,10 @@ def measure(extent: Extent) -> tuple[str, Figures]:
         figures.update(measuring())
         print(f"{what}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
-    def take_replaced(services: Services, suffix: str = "") -> None:
-        size, rounds = extent.replaced, extent.rounds
-        take("what is replaced", lambda: backlog.measure_replaced(services, size, rounds=rounds, suffix=suffix))
-
-    with Services.start(marks_late=True) as services:
-        where = _where(services)
-        take_replaced(services)
-    with Services.start(marks_late=False) as services:
-        take_replaced(services, "_unmarked")
-        take("backlogs", lambda: backlog.measure(services, extent.backlogs, rounds=extent.rounds))
+    with Services.start() as services:
+        where, rounds = _where(services), extent.rounds
+        take("what is replaced", lambda: backlog.measure_replaced(services, extent.replaced, rounds=rounds))
+        take("backlogs", lambda: backlog.measure(services, extent.backlogs, rounds=rounds))
         take("idle scans", lambda: idle.measure(services, scans=extent.idle_scans))
         take("requests", lambda: requests.measure(services, extent.sizes))
         take("beside active runs", lambda: requests.measure_beside(services, 1000, extent.active))

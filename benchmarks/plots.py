@@ -44,8 +44,8 @@ def _backlog(figures: Figures) -> Figure:
     figure, (axes,) = _panels(1)
     _line(axes, series(figures, "requests_{}_seconds"), "one scan")
     _line(axes, series(figures, "backlog_{}_floor_seconds"), "the server's bulk creates alone")
-    _line(axes, series(figures, "backlog_{}_replaced_seconds_unmarked"), "what it replaces")
-    _line(axes, series(figures, "backlog_{}_replaced_seconds"), "what it replaces, with late runs marked")
+    _line(axes, series(figures, "backlog_{}_replaced_seconds"), "what it replaces")
+    _line(axes, series(figures, "backlog_{}_replaced_lean_seconds"), "the same done with one plain connection")
     _finish(axes, "stuck videos", "seconds until all are recovered", log_y=True)
     return figure
 
