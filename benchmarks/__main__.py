@@ -76,9 +76,11 @@ def measure(extent: Extent) -> tuple[str, Figures]:
         figures.update(measuring())
         print(f"{what}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
-    with Services.start() as services:
-        where, rounds = _where(services), extent.rounds
+    rounds = extent.rounds
+    with Services.start(marks_late=True) as services:
+        where = _where(services)
         take("what is replaced", lambda: backlog.measure_replaced(services, extent.replaced, rounds=rounds))
+    with Services.start(marks_late=False) as services:
         take("backlogs", lambda: backlog.measure(services, extent.backlogs, rounds=rounds))
         take("idle scans", lambda: idle.measure(services, scans=extent.idle_scans))
         take("requests", lambda: requests.measure(services, extent.sizes))

@@ -39,16 +39,17 @@ class Services:
 
     @classmethod
     @contextmanager
-    def start(cls) -> Iterator["Services"]:
+    def start(cls, *, marks_late: bool) -> Iterator["Services"]:
         """Start both with nothing in them.
 
-        Prefect does not mark runs as late, which it does unless it is told not to. No worker takes the runs here, so
-        from 15 s after the first one on it would be busier with marking than with creating.
+        Args:
+            marks_late: Whether Prefect marks runs as late, as it does unless it is told not to. No worker takes the
+                runs here, so from 15 s after the first one on it is busier with marking than with creating.
 
         Raises:
             Unavailable: One of them cannot be had here.
         """
-        settings = {"PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false"}
+        settings = {"PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": str(marks_late).lower()}
         with Supabase.start() as supabase, Prefect.start(settings=settings) as prefect:
             yield cls(supabase, prefect, prefect.create_deployment(DEPLOYMENT))
 
