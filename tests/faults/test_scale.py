@@ -26,6 +26,9 @@ AT_ONCE = 4
 SUMMARY = "Schedule scan: 0 found: 0 recovered, 0 skipped, 0 failed"
 
 MINUTE = timedelta(minutes=1)
+EVERY = 5
+"""Minutes from one scheduled time to the next; a divisor of 60."""
+
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -37,8 +40,9 @@ class Thousand(Namespace):
         self.create_secret(**{**self.credentials, "SUPABASE_URL": supabase.url})
         self.path = f"/apis/recovery.captiona.cc/v1alpha1/namespaces/{self.name}/videorecoverypolicies"
         self._api = api
-        # The next but one even or odd minute: once in two minutes, so that a busy machine is done by the next time.
-        self.schedule = f"{(datetime.now(UTC) + MINUTE).minute % 2}-59/2 * * * *"
+        # In two minutes, when all are created; then seldom enough for a busy machine to be done by the next time.
+        self._first = (datetime.now(UTC) + 3 * MINUTE).minute % EVERY
+        self.schedule = f"{self._first}-59/{EVERY} * * * *"
 
     def create_policies(self) -> None:
         body = manifest(schedule=self.schedule, stuck={"statuses": [self.name]})
@@ -66,10 +70,10 @@ class Thousand(Namespace):
 
     def next_slot(self) -> datetime:
         """The next scheduled time that is far enough away for a controller to start before it."""
-        soon = datetime.now(UTC).replace(second=0, microsecond=0) + MINUTE
-        parity = int(self.schedule[0])
-        slot = soon if soon.minute % 2 == parity else soon + MINUTE
-        return slot if slot - datetime.now(UTC) > timedelta(seconds=15) else slot + 2 * MINUTE
+        slot = (datetime.now(UTC) + timedelta(seconds=15)).replace(second=0, microsecond=0) + MINUTE
+        while slot.minute % EVERY != self._first:
+            slot += MINUTE
+        return slot
 
 
 @pytest.fixture
@@ -102,14 +106,14 @@ def test_a_thousand_policies_on_one_schedule_are_each_scanned_once_a_few_at_a_ti
     arguments = ("--namespace", thousand.name, "--max-concurrent-scans", str(AT_ONCE))
 
     with run_controller(parts.kubeconfig, tmp_path / "log", *arguments) as controller:
-        wait_for(lambda: controller.log.count(SUMMARY) >= POLICIES, what="the scans", seconds=300)
+        wait_for(lambda: controller.log.count(SUMMARY) >= POLICIES, what="the scans", seconds=900)
         assert controller.stop() == 0
 
     statuses = thousand.statuses()
     assert Counter(status["lastScheduleTime"] for status in statuses) == {slot.strftime(TIME): POLICIES}
     assert {status["totals"]["scans"] for status in statuses} == {1}
     assert {status["lastScan"]["trigger"] for status in statuses} == {"Schedule"}
-    assert {status["nextScheduleTime"] for status in statuses} == {(slot + 2 * MINUTE).strftime(TIME)}
+    assert {status["nextScheduleTime"] for status in statuses} == {(slot + EVERY * MINUTE).strftime(TIME)}
     assert not [status for status in statuses if "lastMissedTime" in status or "error" in status["lastScan"]]
     assert controller.log.count(SUMMARY) == POLICIES
     assert Counter(request.method for request in supabase_proxy.requests) == {"GET": POLICIES}
