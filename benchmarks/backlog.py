@@ -24,13 +24,11 @@ from benchmarks.counting import counted
 from benchmarks.parts import TENANT, Services, scan_backlog
 from benchmarks.replaced import LAST_RUNS, is_or_was_at_work
 from controller.adapters.http import RETRIED, TIMEOUT, Channel, HttpError
+from controller.adapters.prefect_creation import DATABASE_LOCKED
 from controller.errors import Service
 from controller.flow_runs import idempotency_key
 from controller.services import BATCH
 from devstack.prefect import environment
-
-LOCKED = "database is locked"
-"""What a Prefect server on SQLite says of runs that it could not create, in an answer of 200."""
 
 Json = dict[str, Any]
 
@@ -144,8 +142,8 @@ def _create_in_bulk(services: Services, videos: Sequence[str]) -> None:
 
 async def _post(http: httpx.AsyncClient, path: str, bodies: Sequence[Json]) -> None:
     response = await http.post(path, json=bodies)
-    if response.status_code in RETRIED or LOCKED in response.text:
-        raise HttpError(httpx.codes.SERVICE_UNAVAILABLE, LOCKED)
+    if response.status_code in RETRIED or DATABASE_LOCKED in response.text:
+        raise HttpError(httpx.codes.SERVICE_UNAVAILABLE, DATABASE_LOCKED)
     response.raise_for_status()
 
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from benchmarks.controllers import Cluster, wait_for
 from benchmarks.parts import Services
+from controller.settings import REQUESTED_AT
 
-REQUESTED_AT = "recovery.captiona.cc/requestedAt"
 POLICY = "vrp/policy-0"
 
 

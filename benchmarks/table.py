@@ -41,9 +41,6 @@ GOALS = {
     **{f"policies_{count}_cpu_percent": CPU for count in (1, 100, 1000)},
 }
 
-REASONS: dict[str, str] = {}
-"""Why a goal is missed, by the figure's name: written by hand, once the reason was found and tested."""
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -70,7 +67,7 @@ class Row:
             return self.what, measured, "", "", details
         if goal.met(value):
             return self.what, measured, str(goal), "met", details
-        why = self.why_missed or REASONS.get(self.name) or "the reason is not known"
+        why = self.why_missed or "the reason is not known"
         return self.what, measured, str(goal), "**missed**", ". ".join(filter(None, [details, f"Missed: {why}"]))
 
 
