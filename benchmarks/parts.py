@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from controller.adapters.credentials import Secret
 from controller.adapters.services import LiveServices
 from controller.outcome import Outcome
 from controller.policy import Policy, parse_policy
-from controller.scan import run_scan
+from controller.scan import Reporter, run_scan
 from controller.schedule import Order, Trigger
 from devstack import Deployment, Prefect, Supabase
 
@@ -104,8 +105,8 @@ def scan(policy: Policy, credentials: Mapping[str, str]) -> Outcome:
         ScanError: The scan did not come to its end.
     """
 
-    async def read_secret(namespace: str, name: str) -> Mapping[str, str]:
-        return credentials
+    async def read_secret(namespace: str, name: str) -> Secret:
+        return Secret("the benchmark", credentials)
 
     order, services = Order(Trigger.SCHEDULE), LiveServices(read_secret)
     outcome = asyncio.run(run_scan(policy, order, services, _Nobody(), now=datetime.now(UTC), stop=asyncio.Event()))
@@ -114,7 +115,7 @@ def scan(policy: Policy, credentials: Mapping[str, str]) -> Outcome:
     return outcome
 
 
-class _Nobody:
+class _Nobody(Reporter):
     async def report(self, policy: Policy, outcome: Outcome) -> None:
         """See `controller.scan.Reporter`."""
 

@@ -22,7 +22,7 @@ class Facts:
     """What the scan has found out before it decides; complete, or the scan has failed before this.
 
     Attributes:
-        order: Why the scan runs. A video that it asks for by name is released from quarantine and back-off.
+        order: Why the scan runs. Videos that it asks for by name are released from quarantine and back-off.
         index: The flow runs.
         deployment: The deployment that recoveries run.
         recoveries: Earlier recoveries of the videos.
@@ -43,8 +43,8 @@ class Facts:
 
     @property
     def by_name(self) -> bool:
-        """Whether somebody asked for this video by name: the scan then has no other."""
-        return self.order.video_id is not None
+        """Whether somebody asked for these videos by name: the scan then has no others."""
+        return bool(self.order.video_ids)
 
 
 Check = Callable[[Video, Facts, PolicySpec, datetime], Skip | None]

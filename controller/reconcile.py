@@ -30,7 +30,7 @@ from controller.reporting import (
     newly_quarantined,
     summary,
 )
-from controller.scan import run_scan
+from controller.scan import Reporter, run_scan
 from controller.schedule import Order, Plan, Remembered, Request, Timing, plan, request_token
 from controller.services import Services, Stop
 from controller.settings import REQUESTED_AT, REQUESTED_VIDEO
@@ -142,7 +142,7 @@ async def _scan(key: PolicyKey, policy: Policy, planned: Plan, order: Order, too
 
 
 @dataclass(frozen=True, slots=True)
-class _Reporter:
+class _Reporter(Reporter):
     """The last step of a scan in a cluster."""
 
     key: PolicyKey

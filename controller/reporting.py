@@ -61,7 +61,7 @@ def after_scan(status: PolicyStatus, policy: Policy, outcome: Outcome, plan: Pla
         "observed_generation": policy.generation,
         **_planned(status, policy, plan),
     }
-    if outcome.stuck is not None and outcome.order.video_id is None:
+    if outcome.stuck is not None and not outcome.order.video_ids:
         changes["stuck"] = _stuck(outcome, now)
     if outcome.error is None:
         changes["last_successful_time"] = now
@@ -148,7 +148,7 @@ def newly_quarantined(status: PolicyStatus, policy: Policy, outcome: Outcome) ->
         outcome: How the scan ended.
     """
     seen, before = outcome.seen, status.quarantine or Quarantine()
-    if seen is None or outcome.order.video_id is not None:
+    if seen is None or outcome.order.video_ids:
         return []
     unknown = [skip for skip in _quarantined(outcome) if skip.video_id not in before.videos]
     if before.count <= len(before.videos) or status.counted is None:
@@ -165,7 +165,7 @@ def _quarantined(outcome: Outcome) -> list[Skip]:
 
 def _quarantine(before: Quarantine | None, outcome: Outcome) -> Quarantine | None:
     """Who is quarantined after a scan; one that did not see all videos only knows whom it released."""
-    if outcome.stuck is None or outcome.order.video_id is not None or (outcome.stuck and outcome.seen is None):
+    if outcome.stuck is None or outcome.order.video_ids or (outcome.stuck and outcome.seen is None):
         released = {result.video_id for result in outcome.recovered if result.released}
         if before is None or not released:
             return before
@@ -181,7 +181,7 @@ RAMP_START = 10
 
 def _ramp_up(before: int | None, policy: Policy, outcome: Outcome) -> int | None:
     """How many videos the next scan may recover; `None` for as many as the limits allow."""
-    if outcome.order.video_id is not None or outcome.error is not None:
+    if outcome.order.video_ids or outcome.error is not None:
         return before
     reasons = {result.reason for result in outcome.results if isinstance(result, Skip)}
     if SkipReason.DEPLOYMENT_NOT_READY in reasons:
@@ -205,7 +205,7 @@ def _record(outcome: Outcome, settled: Settled | None, now: datetime) -> ScanRec
         settled=settled,
         reasons=_reasons(outcome.results),
         error=outcome.error.message[:MAX_MESSAGE] if outcome.error else None,
-        video=shown(outcome.order.video_id) if outcome.order.video_id else None,
+        video=shown(", ".join(outcome.order.video_ids)) or None,
     )
 
 

@@ -5,12 +5,12 @@
 scan ends with an outcome, also when a service fails: what was done until then stays counted.
 """
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Protocol
 
 from controller.checks import (
     CHEAP_CHECKS,
@@ -30,16 +30,27 @@ from controller.flow_runs import Deployment, FlowRunIndex, Recoveries, StateType
 from controller.outcome import Outcome, Recovered, Result, Seen
 from controller.policy import Policy
 from controller.schedule import Order
-from controller.services import BATCH, Clients, Created, FlowServer, Services, Stop, VideoTable
+from controller.services import BATCH, Clients, Created, FlowServer, Services, Stop
 from controller.videos import BadRow, UnusableValueError, Video, is_stuck, read_rows, same_id, youngest_age
 
 HEARTBEAT_FRESH = timedelta(minutes=15)
 """A run that gave a sign of life within this time is at work: five of those that Prefect sends by default."""
 
 
-class Reporter(Protocol):
-    """Whoever wants to know how a scan ended."""
+class Reporter(ABC):
+    """Whoever wants to know how a scan goes and how it ended."""
 
+    async def approves(self, facts: Facts, decisions: Sequence[Decision]) -> bool:
+        """See the decisions before the first is carried out; `False` carries none out.
+
+        Whatever happens while somebody thinks it over is seen by the second look.
+        """
+        return True
+
+    def concluded(self, result: Result) -> None:  # noqa: B027 - most only look at the end
+        """See what became of a video, as soon as that is known."""
+
+    @abstractmethod
     async def report(self, policy: Policy, outcome: Outcome) -> None:
         """Take over an outcome, whether or not it has an error."""
 
@@ -62,22 +73,23 @@ async def run_scan(
         # 1. Read the Secrets.
         async with services.connect(policy) as clients:
             # 2. Find the stuck videos. None: done, with one request.
-            outcome.stuck, bad_rows = await _find_stuck(policy, clients.table, order.video_id, now)
-            outcome.results += [Failure(row.id, FailureReason.INVALID_ROW, row.problem) for row in bad_rows]
+            scan = _Scan(policy, clients, outcome, reporter, now)
+            outcome.stuck, bad_rows = await _find_stuck(scan)
+            scan.conclude(Failure(row.id, FailureReason.INVALID_ROW, row.problem) for row in bad_rows)
             if outcome.stuck:
                 # 3. Ask for the deployment and whether anything would run its runs.
                 outcome.deployment = await clients.server.deployment()
-                scan = _Scan(policy, clients, outcome, now)
                 # 4. Index the flow runs. 5. Look up earlier recoveries. 6. Check uploads.
                 facts = await _gather_facts(scan, outcome.deployment, outcome.stuck)
                 # 7. Decide.
                 decisions = decide(outcome.stuck, facts, policy.spec, now=now)
-                outcome.results += [decision for decision in decisions if not isinstance(decision, Recover)]
+                scan.conclude(decision for decision in decisions if not isinstance(decision, Recover))
                 # 8. Create the recoveries, in batches, each after a second look.
-                await _recover(scan, facts, decisions, stop)
+                if await reporter.approves(facts, decisions):
+                    await _recover(scan, facts, decisions, stop)
     except ScanError as error:
         outcome.error = error
-    outcome.results += [_interrupted(video) for video in outcome.undecided()]
+    _conclude(outcome, reporter, [_interrupted(video) for video in outcome.undecided()])
     # 9. Write the status, the Events and the summary line.
     await reporter.report(policy, outcome)
     return outcome
@@ -90,16 +102,27 @@ class _Scan:
     policy: Policy
     clients: Clients
     outcome: Outcome
+    reporter: Reporter
     now: datetime
 
+    def conclude(self, results: Iterable[Result]) -> None:
+        """Keep what became of some videos, and tell."""
+        _conclude(self.outcome, self.reporter, results)
 
-async def _find_stuck(
-    policy: Policy, table: VideoTable, video_id: str | None, now: datetime
-) -> tuple[list[Video], list[BadRow]]:
-    stuck = policy.spec.stuck
-    rows = await table.candidates(created_before=now - youngest_age(stuck), video_id=video_id)
-    videos, bad_rows = read_rows(rows, policy.spec.supabase.columns)
-    return [video for video in videos if is_stuck(video, stuck, now=now)], bad_rows
+
+def _conclude(outcome: Outcome, reporter: Reporter, results: Iterable[Result]) -> None:
+    for result in results:
+        outcome.results.append(result)
+        reporter.concluded(result)
+
+
+async def _find_stuck(scan: _Scan) -> tuple[list[Video], list[BadRow]]:
+    spec, now = scan.policy.spec, scan.now
+    rows = await scan.clients.table.candidates(
+        created_before=now - youngest_age(spec.stuck), video_ids=scan.outcome.order.video_ids
+    )
+    videos, bad_rows = read_rows(rows, spec.supabase.columns)
+    return [video for video in videos if is_stuck(video, spec.stuck, now=now)], bad_rows
 
 
 async def _gather_facts(scan: _Scan, deployment: Deployment, videos: list[Video]) -> Facts:
@@ -168,7 +191,7 @@ async def _second_look(scan: _Scan, facts: Facts, batch: list[Recover]) -> list[
     for decision in batch:
         objection = first_objection(decision.video, facts, scan.policy.spec, now=scan.now, checks=FLOW_RUN_CHECKS)
         if objection is not None:
-            scan.outcome.results.append(objection)
+            scan.conclude([objection])
         elif same_id(decision.video.id) in still_stuck:
             remaining.append(decision)
         else:
@@ -191,19 +214,18 @@ async def _stop_abandoned(scan: _Scan, facts: Facts, batch: list[Recover]) -> li
             remaining.append(decision)
         else:
             detail = f"it was asked to stop; {describe_abandoned(going_on, scan.now)}"
-            scan.outcome.results.append(Skip(decision.video, SkipReason.ABANDONED_RUN, detail))
+            scan.conclude([Skip(decision.video, SkipReason.ABANDONED_RUN, detail)])
     return remaining
 
 
 async def _create(scan: _Scan, facts: Facts, unanswered: list[Recover]) -> None:
     if not unanswered:
         return
-    results = scan.outcome.results
     try:
         async for answer in scan.clients.server.create(facts.deployment, tuple(unanswered)):
-            results.append(_result(unanswered.pop(0), answer))
+            scan.conclude([_result(unanswered.pop(0), answer)])
     except ScanError as error:
-        results += [Failure(decision.video.id, FailureReason.NOT_CREATED, error.message) for decision in unanswered]
+        scan.conclude(Failure(decision.video.id, FailureReason.NOT_CREATED, error.message) for decision in unanswered)
         raise
 
 

@@ -101,14 +101,14 @@ class Order:
     Attributes:
         slot: The scheduled time that it serves, if it serves one.
         token: The request that it serves, if it serves one.
-        video_id: The one video to look at; `None` for all.
+        video_ids: The only videos to look at, each asked for by name; none means all.
         allowance: The most videos to recover while the policy ramps up after a hold; `None` at full speed.
     """
 
     trigger: Trigger
     slot: datetime | None = None
     token: str | None = None
-    video_id: str | None = None
+    video_ids: tuple[str, ...] = ()
     allowance: int | None = None
 
 
@@ -140,7 +140,7 @@ def plan(timing: Timing, remembered: Remembered, request: Request, *, now: datet
         return on_schedule
     # A request for all videos serves a scheduled time that is due as well; one for a single video does not.
     slot = on_schedule.order.slot if on_schedule.order and request.video_id is None else None
-    order = Order(Trigger.REQUEST, slot, request.token, request.video_id)
+    order = Order(Trigger.REQUEST, slot, request.token, (request.video_id,) if request.video_id is not None else ())
     if request.video_id is not None and on_schedule.order is not None:
         return Plan(order, remembered.next_time)
     return Plan(order, on_schedule.next_time, on_schedule.missed)

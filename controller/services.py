@@ -24,8 +24,16 @@ class VideoTable(Protocol):
     async def check(self) -> None:
         """See whether the table is there and fits the policy, without reading a row."""
 
-    async def candidates(self, *, created_before: datetime, video_id: str | None) -> list[Row]:
-        """All rows in a stuck status created before a time, oldest first, and those that have no such time."""
+    async def candidates(self, *, created_before: datetime, video_ids: Sequence[str] = ()) -> list[Row]:
+        """All rows in a stuck status created before a time, and those that have no such time.
+
+        Args:
+            created_before: The time.
+            video_ids: Only the rows with these ids; none means all.
+        """
+
+    async def row(self, video_id: str) -> Row | None:
+        """The row with an id, whatever its status and age, also of a deleted video; `None` if there is none."""
 
     async def still_stuck(self, video_ids: Sequence[str]) -> set[str]:
         """Those of the ids (in the form of `same_id`) whose rows are in a stuck status now."""

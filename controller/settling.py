@@ -49,7 +49,7 @@ def settle(status: PolicyStatus, outcome: Outcome) -> Settlement:
 
 def _seen(outcome: Outcome) -> Seen | None:
     """The earlier recoveries of all stuck videos; `None` if the scan did not see them all."""
-    if outcome.order.video_id is not None:
+    if outcome.order.video_ids:
         return None
     nothing_stuck = outcome.stuck == [] and outcome.deployment is None and outcome.error is None
     return Seen({}, outcome.started) if nothing_stuck else outcome.seen
@@ -88,7 +88,7 @@ def _counted(before: Counted | None, outcome: Outcome) -> Counted | None:
     before = before or Counted(created_until=since, ended_until=since)
     # When the scan's own recoveries were created may not be known: their number is.
     unknown = len(outcome.recovered) if own is None else 0
-    if outcome.order.video_id is not None:
+    if outcome.order.video_ids:
         created_until = max(before.created_until, own or before.created_until)
         already = before.already if own is None else 0
         return Counted(created_until=created_until, already=already + unknown, ended_until=before.ended_until)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import yaml
 
+from controller.adapters.credentials import Secret
 from controller.adapters.services import LiveServices
 from controller.outcome import Outcome
 from controller.policy import Policy, parse_policy
 from controller.reporting import describe, summary
-from controller.scan import run_scan
+from controller.scan import Reporter, run_scan
 from controller.schedule import Order, Trigger
 from demo import situations
 from demo.screen import heading, say
@@ -34,14 +35,14 @@ def show_without_cluster(stack: Stack) -> None:
 
 
 async def _scan(policy: Policy, credentials: Mapping[str, str]) -> None:
-    async def read_secret(namespace: str, name: str) -> Mapping[str, str]:
-        return credentials
+    async def read_secret(namespace: str, name: str) -> Secret:
+        return Secret("the environment", credentials)
 
     order = Order(Trigger.REQUEST)
     await run_scan(policy, order, LiveServices(read_secret), _Printer(), now=datetime.now(UTC), stop=asyncio.Event())
 
 
-class _Printer:
+class _Printer(Reporter):
     async def report(self, policy: Policy, outcome: Outcome) -> None:
         for result in outcome.results:
             say(describe(result))

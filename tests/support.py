@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from controller.adapters.credentials import Secret
 from controller.adapters.services import LiveServices
 from controller.outcome import Outcome, Recovered
 from controller.policy import Policy, parse_policy
-from controller.scan import run_scan
+from controller.scan import Reporter, run_scan
 from controller.schedule import Order, Trigger
 from devstack import Supabase
 
@@ -74,7 +75,7 @@ def recovered(outcome: Outcome) -> list[str]:
 
 
 @dataclass
-class Collected:
+class Collected(Reporter):
     """A reporter that keeps the outcomes."""
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -86,8 +87,8 @@ class Collected:
 def live(environment: Mapping[str, str]) -> LiveServices:
     """The way to real services, with these credentials in each Secret."""
 
-    async def read_secret(namespace: str, name: str) -> Mapping[str, str]:
-        return environment
+    async def read_secret(namespace: str, name: str) -> Secret:
+        return Secret(f"Secret {namespace}/{name}", environment)
 
     return LiveServices(read_secret)
 
@@ -102,7 +103,7 @@ async def scan(
     services: LiveServices | None = None,
 ) -> Outcome:
     """One scan of real services, with credentials as a Secret would hold them."""
-    order = Order(Trigger.REQUEST, token="test", video_id=video_id)
+    order = Order(Trigger.REQUEST, token="test", video_ids=(video_id,) if video_id is not None else ())
     reporter = Collected()
     outcome = await run_scan(
         policy,

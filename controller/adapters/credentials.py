@@ -21,6 +21,19 @@ PREFECT_AUTH = "PREFECT_API_AUTH_STRING"
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """The contents of a Secret, or of what stands in for one.
+
+    Attributes:
+        place: What to call it in a message, such as `Secret captionacc/captionacc-credentials`.
+        values: By key.
+    """
+
+    place: str
+    values: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class SupabaseCredentials:
     """Where Supabase is, and the key for it."""
 
@@ -37,17 +50,13 @@ class PrefectCredentials:
     auth_string: str | None = field(default=None, repr=False)
 
 
-def supabase_credentials(values: Mapping[str, str], source: str) -> SupabaseCredentials:
+def supabase_credentials(secret: Secret) -> SupabaseCredentials:
     """Read Supabase's credentials.
-
-    Args:
-        values: The contents of a Secret, or the environment.
-        source: What to call it in a message, such as `Secret captionacc/captionacc-credentials`.
 
     Raises:
         ConfigurationError: Something is missing or cannot be right.
     """
-    place = _Place(values, source, Service.SUPABASE)
+    place = _Place(secret, Service.SUPABASE)
     url = place.url(SUPABASE_URL, "https://<project>.supabase.co")
     if urlsplit(url).path.startswith("/rest"):
         raise place.error(ErrorReason.INVALID_URL, SUPABASE_URL, "ends in a path; write the address without /rest/v1")
@@ -76,9 +85,9 @@ def _is_public(key: str) -> bool:
     return claims.get("role") in {"anon", "authenticated"}
 
 
-def prefect_credentials(values: Mapping[str, str], source: str) -> PrefectCredentials:
-    """Read Prefect's credentials; arguments and errors as for `supabase_credentials`."""
-    place = _Place(values, source, Service.PREFECT)
+def prefect_credentials(secret: Secret) -> PrefectCredentials:
+    """Read Prefect's credentials; errors as for `supabase_credentials`."""
+    place = _Place(secret, Service.PREFECT)
     url = place.url(PREFECT_URL, "http://prefect-server:4200/api")
     auth_string = place.key(PREFECT_AUTH)
     if auth_string is not None and ":" not in auth_string:
@@ -88,12 +97,11 @@ def prefect_credentials(values: Mapping[str, str], source: str) -> PrefectCreden
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    values: Mapping[str, str]
-    source: str
+    secret: Secret
     service: Service
 
     def url(self, name: str, example: str) -> str:
-        text = self.values.get(name, "").strip()
+        text = self.secret.values.get(name, "").strip()
         if not text:
             raise self.missing(name, f"the address, such as {example}")
         try:
@@ -109,7 +117,7 @@ class _Place:
         return text.rstrip("/")
 
     def key(self, name: str) -> str | None:
-        text = self.values.get(name, "").strip()
+        text = self.secret.values.get(name, "").strip()
         if not text:
             return None
         if not (text.isascii() and text.isprintable()) or (" " in text and name != PREFECT_AUTH):
@@ -122,4 +130,4 @@ class _Place:
         return self.error(ErrorReason.SECRET_KEY_MISSING, name, f"is missing or empty; write {what}")
 
     def error(self, reason: ErrorReason, name: str, problem: str) -> ConfigurationError:
-        return ConfigurationError(f"{self.source}: {name} {problem}", reason=reason, service=self.service)
+        return ConfigurationError(f"{self.secret.place}: {name} {problem}", reason=reason, service=self.service)

@@ -178,9 +178,9 @@ _REASONS = {
     429: ErrorReason.RATE_LIMITED,
 }
 _HINTS = {
-    ErrorReason.UNAUTHORIZED: "; check the key beside {address} in the Secret",
-    ErrorReason.FORBIDDEN: "; the key beside {address} in the Secret has no right to this",
-    ErrorReason.NOT_FOUND: "; check {address} in the Secret",
+    ErrorReason.UNAUTHORIZED: "; check the key beside {address}",
+    ErrorReason.FORBIDDEN: "; the key beside {address} has no right to this",
+    ErrorReason.NOT_FOUND: "; check {address}",
 }
 
 

@@ -23,6 +23,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
+from controller.adapters.credentials import Secret
 from controller.adapters.steps import step
 from controller.errors import ConfigurationError, ErrorReason, ScanError
 
@@ -196,8 +197,8 @@ class Cluster:
             return False if error.status == 404 else None
         return True
 
-    async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-        """The values of a Secret; those that are no text are left out.
+    async def secret(self, namespace: str, name: str) -> Secret:
+        """A Secret; values that are no text are left out.
 
         Raises:
             ConfigurationError: It does not exist, or the controller may not read it.
@@ -222,7 +223,7 @@ class Cluster:
         except TRANSPORT_ERRORS as error:
             raise ScanError(f"{where} could not be read: {explain(error)}", reason=ErrorReason.UNREACHABLE) from None
         texts = {key: _decoded(value) for key, value in (secret.get("data") or {}).items()}
-        return {key: text for key, text in texts.items() if text is not None}
+        return Secret(where, {key: text for key, text in texts.items() if text is not None})
 
     async def remove_finalizer(self, manifest: Manifest, finalizer: str) -> None:
         """Take a finalizer off a policy, if it has it, and let everything else be."""

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from controller.adapters.credentials import prefect_credentials, supabase_credentials
+from controller.adapters.credentials import Secret, prefect_credentials, supabase_credentials
 from controller.adapters.prefect import authorization, open_server
 from controller.adapters.supabase import open_supabase
 from controller.policy import Policy
 from controller.services import Clients
 
-ReadSecret = Callable[[str, str], Awaitable[Mapping[str, str]]]
-"""Reads the values of a Secret by its namespace and name."""
+ReadSecret = Callable[[str, str], Awaitable[Secret]]
+"""Reads a Secret by its namespace and name."""
 
 
 class LiveServices:
@@ -36,12 +36,8 @@ class LiveServices:
         spec = policy.spec
         names = dict.fromkeys([spec.supabase.secret_ref.name, spec.prefect.secret_ref.name])
         secrets = {name: await self._read_secret(policy.namespace, name) for name in names}
-        supabase = supabase_credentials(
-            secrets[spec.supabase.secret_ref.name], f"Secret {policy.namespace}/{spec.supabase.secret_ref.name}"
-        )
-        prefect = prefect_credentials(
-            secrets[spec.prefect.secret_ref.name], f"Secret {policy.namespace}/{spec.prefect.secret_ref.name}"
-        )
+        supabase = supabase_credentials(secrets[spec.supabase.secret_ref.name])
+        prefect = prefect_credentials(secrets[spec.prefect.secret_ref.name])
         headers = authorization(prefect.api_key, prefect.auth_string)
         hidden = [prefect.api_key or "", prefect.auth_string or "", (prefect.auth_string or "").partition(":")[2]]
         for header in headers.values():

@@ -42,6 +42,10 @@ class _Query(Protocol):
     async def execute(self) -> object: ...
 
 
+class _NoSuchIdError(Exception):
+    """The column of ids cannot hold a value that was asked for."""
+
+
 @asynccontextmanager
 async def open_supabase(
     url: str, key: str, spec: PolicySpec
@@ -77,31 +81,62 @@ class SupabaseTable:
         self._client, self._channel = client, channel
         self._supabase, self._stuck, self._columns = supabase, stuck, columns
 
-    async def candidates(self, *, created_before: datetime, video_id: str | None) -> list[Row]:
+    async def candidates(self, *, created_before: datetime, video_ids: Sequence[str] = ()) -> list[Row]:
         """See `controller.services.VideoTable.candidates`."""
         created = _quoted(self._supabase.columns.created_at)
         due = f"{created}.lt.{_quoted(created_before.isoformat())},{created}.is.null"
+        if not video_ids:
+            return await self._pages(due, None)
+        chunks = list(_chunks(list(dict.fromkeys(video_ids))))
+        return [row for chunk in chunks for row in await self._named(due, chunk)]
+
+    async def _named(self, due: str, video_ids: Sequence[str]) -> list[Row]:
+        """The rows with some ids; an id that cannot be one, such as a word where ids are UUIDs, has none."""
+        try:
+            return await self._pages(due, video_ids)
+        except _NoSuchIdError:
+            if len(video_ids) == 1:
+                return []
+            return [row for video_id in video_ids for row in await self._named(due, [video_id])]
+
+    async def _pages(self, due: str, video_ids: Sequence[str] | None) -> list[Row]:
         rows: list[Row] = []
-        while page := await self._page(due, after=rows[-1] if rows else None, video_id=video_id):
+        while page := await self._page(due, after=rows[-1] if rows else None, video_ids=video_ids):
             if rows and page[-1] == rows[-1]:
                 raise self._channel.unexpected("the same page of rows twice")
             rows += page
         return rows
 
-    async def _page(self, due: str, *, after: Row | None, video_id: str | None) -> list[Row]:
+    async def _page(self, due: str, *, after: Row | None, video_ids: Sequence[str] | None) -> list[Row]:
         columns = self._supabase.columns
         query = self._stuck_rows(self._columns).or_(due)
         if after is not None:
             query = query.or_(self._behind(after))
-        if video_id is not None:
-            query = query.or_(f"{_quoted(columns.id)}.eq.{_quoted(video_id)}")
+        if video_ids is not None:
+            query = query.or_(_is_in(columns.id, video_ids))
         query = query.order(_quoted(columns.created_at), nullsfirst=True)
         query = query.order(_quoted(columns.id), nullsfirst=False).limit(PAGE)
+        return await self._ask_for(query, self._columns, video_ids or ())
+
+    async def row(self, video_id: str) -> Row | None:
+        """See `controller.services.VideoTable.row`."""
+        columns = self._supabase.columns
+        wanted = [*self._columns, *([columns.deleted_at] if columns.deleted_at else [])]
+        query = self._select(wanted).or_(_is_in(columns.id, [video_id])).limit(1)
         try:
-            return await self._ask(query, self._columns)
+            rows = await self._ask_for(query, wanted, [video_id])
+        except _NoSuchIdError:
+            return None
+        return rows[0] if rows else None
+
+    async def _ask_for(self, query: _Query, columns: Sequence[str], video_ids: Sequence[str]) -> list[Row]:
+        """The rows of an answer to a question that names ids; raises `_NoSuchIdError` if one of them cannot be any."""
+        try:
+            return await self._ask(query, columns)
         except HttpError as error:
-            if video_id is not None and _code(error) in NO_VALUE_OF_THE_TYPE and video_id in _message(error):
-                return []  # such as a word where ids are UUIDs: there is no such video
+            said = _message(error)
+            if _code(error) in NO_VALUE_OF_THE_TYPE and any(video_id in said for video_id in video_ids):
+                raise _NoSuchIdError from None
             raise self._explain(error) from None
 
     def _behind(self, row: Row) -> str:
@@ -142,12 +177,15 @@ class SupabaseTable:
 
     def _stuck_rows(self, columns: Sequence[str]) -> _Query:
         names = self._supabase.columns
-        selected = self._client.table(self._supabase.table).select(*(_quoted(column) for column in columns))
         # All conditions go through `or_`, each as an alternative to nothing: there, unlike in a parameter of their own,
         # names are quoted, and may then hold dots, arrows and words that PostgREST gives a meaning to.
-        query = cast(_Query, selected).or_(_is_in(names.status, self._stuck.statuses))
+        query = self._select(columns).or_(_is_in(names.status, self._stuck.statuses))
         query = query.or_(f"{_quoted(names.id)}.not.is.null")
         return query.or_(f"{_quoted(names.deleted_at)}.is.null") if names.deleted_at else query
+
+    def _select(self, columns: Sequence[str]) -> _Query:
+        selected = self._client.table(self._supabase.table).select(*(_quoted(column) for column in columns))
+        return cast(_Query, selected)
 
     async def _rows(self, query: _Query, columns: Sequence[str]) -> list[Row]:
         try:

@@ -19,7 +19,7 @@ RECOVER = "recover"
 
 def by_name(video_id: str = "v1") -> Order:
     """A request for one video."""
-    return Order(Trigger.REQUEST, token="t", video_id=video_id)
+    return Order(Trigger.REQUEST, token="t", video_ids=(video_id,))
 
 
 def known(**facts: Any) -> Facts:

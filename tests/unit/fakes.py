@@ -18,6 +18,7 @@ from controller.errors import ErrorReason, Service, ServiceError
 from controller.flow_runs import ENDED, Deployment, FlowRun, Recoveries, Recovery, StateType, idempotency_key
 from controller.outcome import Outcome
 from controller.policy import Columns, Policy
+from controller.scan import Reporter
 from controller.services import Clients, Created
 from controller.videos import Row, Video, read_rows, same_id
 
@@ -148,13 +149,17 @@ class FakeTable:
     async def check(self) -> None:
         self.world.step("check")
 
-    async def candidates(self, *, created_before: datetime, video_id: str | None) -> list[Row]:
-        self.world.step("candidates", (created_before, video_id))
+    async def candidates(self, *, created_before: datetime, video_ids: Sequence[str] = ()) -> list[Row]:
+        self.world.step("candidates", (created_before, video_ids))
         return [
             found
             for found in self.world.rows
-            if found["status"] in self.policy.spec.stuck.statuses and video_id in {None, found["id"]}
+            if found["status"] in self.policy.spec.stuck.statuses and (not video_ids or found["id"] in video_ids)
         ]
+
+    async def row(self, video_id: str) -> Row | None:
+        self.world.step("row", video_id)
+        return next((found for found in self.world.rows if found["id"] == video_id), None)
 
     async def still_stuck(self, video_ids: Sequence[str]) -> set[str]:
         self.world.step("still_stuck", list(video_ids))
@@ -246,7 +251,7 @@ class FakeServer:
 
 
 @dataclass
-class Collected:
+class Collected(Reporter):
     """A reporter that keeps the outcomes."""
 
     outcomes: list[Outcome] = field(default_factory=list)

@@ -27,7 +27,7 @@ from controller.flow_runs import (
 from controller.outcome import Outcome
 from controller.policy import Policy
 from controller.reporting import after_check, after_scan, newly_quarantined
-from controller.scan import run_scan
+from controller.scan import Reporter, run_scan
 from controller.schedule import Order, Plan, Trigger
 from controller.services import Clients, Created
 from controller.status import PolicyStatus
@@ -174,9 +174,15 @@ class _Table:
     async def check(self) -> None:
         self.world.question()
 
-    async def candidates(self, *, created_before: datetime, video_id: str | None) -> list[Row]:
+    async def candidates(self, *, created_before: datetime, video_ids: Sequence[str] = ()) -> list[Row]:
         self.world.question()
-        return [row for key, row in self.world.rows.items() if self._is_stuck(row) and video_id in {None, key}]
+        return [
+            row for key, row in self.world.rows.items() if self._is_stuck(row) and (not video_ids or key in video_ids)
+        ]
+
+    async def row(self, video_id: str) -> Row | None:
+        self.world.question()
+        return self.world.rows.get(video_id)
 
     async def still_stuck(self, video_ids: Sequence[str]) -> set[str]:
         self.world.question()
@@ -281,7 +287,7 @@ class _Server:
 
 
 @dataclass
-class Controller:
+class Controller(Reporter):
     """One controller with one policy: scans, and keeps the status as the API server would.
 
     Attributes:
@@ -301,7 +307,8 @@ class Controller:
     def scan(self, video_id: str | None = None) -> Outcome | None:
         """Run a scan; gives nothing if it was killed."""
         trigger = Trigger.REQUEST if video_id is not None else Trigger.SCHEDULE
-        order = Order(trigger, video_id=video_id, allowance=self.status.ramp_up)
+        named = (video_id,) if video_id is not None else ()
+        order = Order(trigger, video_ids=named, allowance=self.status.ramp_up)
         try:
             return asyncio.run(run_scan(self.policy, order, self.world, self, now=self.world.now, stop=asyncio.Event()))
         except KilledError:

@@ -15,6 +15,7 @@ from controller.adapters.credentials import (
     PREFECT_URL,
     SUPABASE_KEY,
     SUPABASE_URL,
+    Secret,
     prefect_credentials,
     supabase_credentials,
 )
@@ -23,12 +24,12 @@ from controller.errors import ConfigurationError, ErrorReason, Service
 SOURCE = "Secret captionacc/credentials"
 SUPABASE = {SUPABASE_URL: "https://project.supabase.co", SUPABASE_KEY: "eyJhbGciOi.eyJyb2xlIjo.c2lnbmF0dXJl"}
 PREFECT = {PREFECT_URL: "http://prefect-server:4200/api"}
-Read = Callable[[Mapping[str, str], str], Any]
+Read = Callable[[Secret], Any]
 
 
 def refused(read: Read, values: Mapping[str, str]) -> ConfigurationError:
     with pytest.raises(ConfigurationError) as caught:
-        read(values, SOURCE)
+        read(Secret(SOURCE, values))
     return caught.value
 
 
@@ -37,7 +38,7 @@ def refused(read: Read, values: Mapping[str, str]) -> ConfigurationError:
 
 @pytest.mark.parametrize("key", [SUPABASE[SUPABASE_KEY], "sb_secret_abc-DEF_123"])
 def test_reads_supabase(key):
-    read = supabase_credentials({**SUPABASE, SUPABASE_KEY: key}, SOURCE)
+    read = supabase_credentials(Secret(SOURCE, {**SUPABASE, SUPABASE_KEY: key}))
 
     assert (read.url, read.key) == ("https://project.supabase.co", key)
 
@@ -55,19 +56,19 @@ def test_reads_supabase(key):
     ],
 )
 def test_reads_prefect(more, api_key, auth_string):
-    read = prefect_credentials({**PREFECT, **more}, SOURCE)
+    read = prefect_credentials(Secret(SOURCE, {**PREFECT, **more}))
 
     assert (read.url, read.api_key, read.auth_string) == (PREFECT[PREFECT_URL], api_key, auth_string)
 
 
 def test_takes_off_the_line_break_that_echo_leaves_at_the_end():
-    read = supabase_credentials({name: f" {value}\n" for name, value in SUPABASE.items()}, SOURCE)
+    read = supabase_credentials(Secret(SOURCE, {name: f" {value}\n" for name, value in SUPABASE.items()}))
 
     assert (read.url, read.key) == (SUPABASE[SUPABASE_URL], SUPABASE[SUPABASE_KEY])
 
 
 def test_takes_off_a_slash_at_the_end_of_an_address():
-    assert prefect_credentials({PREFECT_URL: "https://prefect/api//"}, SOURCE).url == "https://prefect/api"
+    assert prefect_credentials(Secret(SOURCE, {PREFECT_URL: "https://prefect/api//"})).url == "https://prefect/api"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_takes_off_a_slash_at_the_end_of_an_address():
     ["https://a.supabase.co", "http://127.0.0.1:54321", "http://[::1]:8000", "https://host/some/path", "HTTPS://A.CO"],
 )
 def test_accepts_the_address(url):
-    assert supabase_credentials({**SUPABASE, SUPABASE_URL: url}, SOURCE).url == url
+    assert supabase_credentials(Secret(SOURCE, {**SUPABASE, SUPABASE_URL: url})).url == url
 
 
 # What is refused
@@ -190,18 +191,19 @@ def test_no_message_about_prefect_repeats_a_value(given_values):
 
 def assert_keeps_quiet(read: Read, given_values: Mapping[str, str]) -> None:
     with contextlib.suppress(ConfigurationError):
-        read(given_values, SOURCE)
+        read(Secret(SOURCE, given_values))
         return
     with pytest.raises(ConfigurationError) as caught:
-        read(given_values, SOURCE)
+        read(Secret(SOURCE, given_values))
     message = caught.value.message
     assert SOURCE in message
     assert "s3cret" not in message
 
 
 def test_credentials_do_not_show_their_keys_when_printed():
-    supabase = supabase_credentials(SUPABASE, SOURCE)
-    prefect = prefect_credentials({**PREFECT, PREFECT_KEY: "pnu_s3cret", PREFECT_AUTH: "admin:s3cret"}, SOURCE)
+    supabase = supabase_credentials(Secret(SOURCE, SUPABASE))
+    prefect = prefect_credentials(Secret(SOURCE, {**PREFECT, PREFECT_KEY: "pnu_s3cret", PREFECT_AUTH: "admin:s3cret"}))
 
     assert SUPABASE[SUPABASE_KEY] not in repr(supabase)
     assert "s3cret" not in repr(prefect)
+    assert "s3cret" not in repr(Secret(SOURCE, {PREFECT_KEY: "pnu_s3cret"}))

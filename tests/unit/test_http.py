@@ -192,9 +192,9 @@ async def test_reads_how_long_to_wait(header, seconds):
     ("status", "reason", "hint"),
     [
         (400, ErrorReason.UNEXPECTED_ANSWER, ""),
-        (401, ErrorReason.UNAUTHORIZED, "; check the key beside PREFECT_API_URL in the Secret"),
-        (403, ErrorReason.FORBIDDEN, "; the key beside PREFECT_API_URL in the Secret has no right to this"),
-        (404, ErrorReason.NOT_FOUND, "; check PREFECT_API_URL in the Secret"),
+        (401, ErrorReason.UNAUTHORIZED, "; check the key beside PREFECT_API_URL"),
+        (403, ErrorReason.FORBIDDEN, "; the key beside PREFECT_API_URL has no right to this"),
+        (404, ErrorReason.NOT_FOUND, "; check PREFECT_API_URL"),
         (408, ErrorReason.TIMED_OUT, ""),
         (422, ErrorReason.UNEXPECTED_ANSWER, ""),
         (429, ErrorReason.RATE_LIMITED, ""),

@@ -18,7 +18,7 @@ from tests.unit.fakes import DEPLOYMENT, NOW, STATUS_SCHEMA, earlier, flow_run, 
 from tests.unit.simulator import Controller, Simulator
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-REQUEST = Order(Trigger.REQUEST, token="t", video_id="v0")
+REQUEST = Order(Trigger.REQUEST, token="t", video_ids=("v0",))
 
 
 def scanned(*ids: str, ended: timedelta = HOUR, **changes: Any) -> Outcome:

@@ -75,7 +75,7 @@ def test_once_nothing_of_the_backlog_is_left_there_is_no_allowance(reasons):
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"order": Order(Trigger.REQUEST, token="t", video_id="v0")}, id="was_narrowed"),
+        pytest.param({"order": Order(Trigger.REQUEST, token="t", video_ids=("v0",))}, id="was_narrowed"),
         pytest.param({"error": unavailable(Service.PREFECT)}, id="failed"),
     ],
 )

@@ -460,7 +460,7 @@ def test_nothing_stuck_has_no_age():
 def test_a_narrowed_scan_leaves_the_stuck_videos_as_they_were_and_names_its_video():
     before = scanned(outcome(recovered(), skipped("v2")))
 
-    status = scanned(outcome(recovered(), order=Order(Trigger.REQUEST, token="t", video_id="v1")), before)
+    status = scanned(outcome(recovered(), order=Order(Trigger.REQUEST, token="t", video_ids=("v1",))), before)
 
     assert status.stuck == before.stuck
     assert status.last_scan is not None
@@ -514,7 +514,7 @@ def test_remembers_for_which_schedule_it_planned():
 
 def test_however_long_the_texts_are_the_status_fits_its_schema():
     long = "x" * 100_000
-    order = Order(Trigger.REQUEST, token="t", video_id=long)
+    order = Order(Trigger.REQUEST, token="t", video_ids=(long,))
     error = ServiceError(long, reason=ErrorReason.SERVER_ERROR, service=Service.PREFECT)
     failures = [Failure("v" * 200, FailureReason.REFUSED, long)]
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -10,14 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.decisions import Failure, FailureReason, Skip, SkipReason
+from controller.checks import Facts
+from controller.decisions import Decision, Failure, FailureReason, Skip, SkipReason
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
 from controller.flow_runs import Deployment
-from controller.outcome import Recovered
+from controller.outcome import Outcome, Recovered, Result
+from controller.scan import run_scan
 from controller.schedule import Order, Trigger
 from controller.services import BATCH
-from tests.unit.fakes import NOW, World, earlier, flow_run, raising, row, unavailable
-from tests.unit.scanning import leaves, results, rows, scan
+from tests.support import policy
+from tests.unit.deciding import recoveries
+from tests.unit.fakes import NOW, Collected, World, earlier, flow_run, raising, row, unavailable
+from tests.unit.scanning import ORDER, leaves, results, rows, scan
 
 ALL_STEPS = [
     *["connect", "candidates", "deployment", "flow_runs", "recoveries"],
@@ -63,7 +69,7 @@ async def test_asks_for_candidates_from_the_youngest_age_on():
 
     await scan(world, stuck={"ageByStatus": {"uploading": "5m"}})
 
-    assert world.asked["candidates"] == (NOW - timedelta(minutes=5), None)
+    assert world.asked["candidates"] == (NOW - timedelta(minutes=5), ())
 
 
 async def test_asks_for_runs_that_ended_within_the_window():
@@ -96,9 +102,9 @@ async def test_looks_up_earlier_recoveries_of_a_video_that_something_else_works_
 async def test_narrows_the_scan_to_the_requested_video():
     world = World(rows(3))
 
-    outcome = await scan(world, order=Order(Trigger.REQUEST, token="now", video_id="v0001"))
+    outcome = await scan(world, order=Order(Trigger.REQUEST, token="now", video_ids=("v0001",)))
 
-    assert world.asked["candidates"] == (NOW - timedelta(minutes=10), "v0001")
+    assert world.asked["candidates"] == (NOW - timedelta(minutes=10), ("v0001",))
     assert world.created == ["v0001"]
     assert results(outcome) == {"v0001": "Recovered"}
 
@@ -429,3 +435,53 @@ def test_every_stuck_video_has_exactly_one_result(count, busy, gone, refused, fa
 def leave_all(world: World, gone: set[int]) -> None:
     for n in gone:
         leaves(world, f"v{n:04}")
+
+
+# Whoever looks on
+
+
+@dataclass
+class Onlooker(Collected):
+    """A reporter that is asked before anything is created."""
+
+    answer: bool = True
+    asked: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    async def approves(self, facts: Facts, decisions: Sequence[Decision]) -> bool:
+        self.asked = recoveries(decisions)
+        return self.answer
+
+    def concluded(self, result: Result) -> None:
+        self.told.append(result.video_id)
+
+
+async def look_on(world: World, onlooker: Onlooker) -> Outcome:
+    return await run_scan(policy(), ORDER, world, onlooker, now=NOW, stop=asyncio.Event())
+
+
+async def test_is_told_of_each_video_once_as_soon_as_its_result_is_known():
+    world = World([*rows(3), row("bad", created_at="never")])
+    onlooker = Onlooker()
+
+    outcome = await look_on(world, onlooker)
+
+    assert onlooker.asked == ["v0000", "v0001", "v0002"]
+    assert onlooker.told == ["bad", *onlooker.asked] == [result.video_id for result in outcome.results]
+
+
+async def test_creates_nothing_without_approval():
+    world = World(rows(3))
+
+    outcome = await look_on(world, Onlooker(answer=False))
+
+    assert world.created == []
+    assert set(results(outcome).values()) == {SkipReason.INTERRUPTED}
+
+
+async def test_is_not_asked_when_nothing_is_stuck():
+    onlooker = Onlooker(answer=False)
+
+    await look_on(World([]), onlooker)
+
+    assert onlooker.asked == []

@@ -258,7 +258,7 @@ def test_a_request_for_one_video_leaves_a_due_slot_to_the_next_turn():
     served = Remembered(HOURLY.fingerprint, first.next_time, ASKED.token)
     second = plan(HOURLY, served, ASKED_FOR_ONE, now=START + SECOND)
 
-    assert first == Plan(Order(Trigger.REQUEST, None, ASKED.token, "v1"), SLOT)
+    assert first == Plan(Order(Trigger.REQUEST, None, ASKED.token, ("v1",)), SLOT)
     assert second.order == Order(Trigger.SCHEDULE, SLOT)
 
 

@@ -213,13 +213,13 @@ def test_where_the_server_tells_no_time_a_scan_does_not_adopt_what_the_scan_befo
 
 
 def test_a_scan_narrowed_to_one_video_settles_nothing_and_counts_what_it_created():
-    order = Order(Trigger.REQUEST, token="t", video_id="v1")
+    order = Order(Trigger.REQUEST, token="t", video_ids=("v1",))
 
     assert settled(before(recovered=3), saw(recovery("FAILED"), recovered=1, order=order)) == (1, 0, 0)
 
 
 def test_after_a_narrowed_scan_the_next_one_settles_what_it_left():
-    order = Order(Trigger.REQUEST, token="t", video_id="v1")
+    order = Order(Trigger.REQUEST, token="t", video_ids=("v1",))
     status, failure = before(recovered=2), recovery("FAILED")
 
     status = then(status, settle(status, saw(failure, order=order)))
@@ -228,13 +228,13 @@ def test_after_a_narrowed_scan_the_next_one_settles_what_it_left():
 
 
 def test_a_narrowed_scan_that_created_nothing_leaves_the_counts_as_they_were():
-    order = Order(Trigger.REQUEST, token="t", video_id="v1")
+    order = Order(Trigger.REQUEST, token="t", video_ids=("v1",))
 
     assert settle(before(recovered=2), saw(order=order)).counted == before().counted
 
 
 def test_a_narrowed_scan_that_finds_its_video_gone_settles_nothing():
-    outcome = replace(nothing_stuck(), order=Order(Trigger.REQUEST, token="t", video_id="v1"))
+    outcome = replace(nothing_stuck(), order=Order(Trigger.REQUEST, token="t", video_ids=("v1",)))
 
     assert settled(before(recovered=2), outcome) == (0, 0, 0)
 
@@ -315,7 +315,7 @@ class Ledger:
 
     def take(self, outcome: Outcome) -> None:
         """Settle and count after a scan whose status was written."""
-        saw_all = outcome.order.video_id is None and outcome.stuck is not None
+        saw_all = not outcome.order.video_ids and outcome.stuck is not None
         if saw_all and (outcome.seen is not None or not outcome.stuck):
             stuck = {each.id for each in outcome.stuck or ()}
             for run in self.world.runs.values():

@@ -1,6 +1,6 @@
 """Supabase's adapter where only a stand-in can show it: how it asks, cut and odd answers, and what errors mean."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -33,9 +33,9 @@ async def table(respond: Respond, *, key: str = JWT, **spec: Any) -> AsyncIterat
         yield opened, asked
 
 
-async def candidates(*answers: Answer, video_id: str | None = None, **options: Any) -> tuple[list[Any], list[Asked]]:
+async def candidates(*answers: Answer, video_ids: Sequence[str] = (), **options: Any) -> tuple[list[Any], list[Asked]]:
     async with table(in_turn(*answers), **options) as (opened, asked):
-        return await opened.candidates(created_before=BEFORE, video_id=video_id), asked
+        return await opened.candidates(created_before=BEFORE, video_ids=video_ids), asked
 
 
 async def failed(*answers: Answer, **options: Any) -> ScanError:
@@ -81,9 +81,9 @@ async def test_asks_for_no_deletion_where_the_policy_names_no_column():
 
 
 async def test_asks_for_one_video_alone():
-    _, [asked] = await candidates(EMPTY, video_id="a,b)&x=1")
+    _, [asked] = await candidates(EMPTY, video_ids=["a,b)&x=1"])
 
-    assert ("or", '("id".eq."a,b)&x=1")') in query(asked)
+    assert ("or", '("id".in.("a,b)&x=1"))') in query(asked)
 
 
 @pytest.mark.parametrize(
@@ -261,9 +261,50 @@ async def test_no_error_repeats_the_key(key):
 
 async def test_a_word_where_ids_are_uuids_is_no_such_video():
     said = {"code": "22P02", "message": 'invalid input syntax for type uuid: "not-a-uuid"'}
-    rows, _ = await candidates(Answer(said, status=400), video_id="not-a-uuid")
+    rows, _ = await candidates(Answer(said, status=400), video_ids=["not-a-uuid"])
 
     assert rows == []
+
+
+async def test_a_word_among_ids_leaves_the_others():
+    said = {"code": "22P02", "message": 'invalid input syntax for type uuid: "not-a-uuid"'}
+
+    def respond(asked: Asked) -> Answer:
+        if "not-a-uuid" in asked.target:
+            return Answer(said, status=400)
+        return EMPTY if "gt" in asked.target else Answer([row("v1")])
+
+    async with table(respond) as (opened, _):
+        rows = await opened.candidates(created_before=BEFORE, video_ids=["v1", "not-a-uuid"])
+
+    assert [each["id"] for each in rows] == ["v1"]
+
+
+async def test_asks_for_many_ids_in_few_questions():
+    ids = [f"{number:036}" for number in range(1000)]
+
+    _, asked = await candidates(*[EMPTY] * 20, video_ids=ids)
+
+    assert len(asked) < 10
+    assert all(len(each.target) < MAX_FILTER_LENGTH + 2000 for each in asked)
+    assert all(sum(video_id in each.target for each in asked) == 1 for video_id in ids)
+
+
+async def test_finds_a_row_whatever_its_status_and_whether_it_was_deleted():
+    async with table(in_turn(Answer([row("v1", status="ready", deleted_at="2026-01-01")]))) as (opened, asked):
+        found = await opened.row("v1")
+
+    assert found is not None
+    assert found["status"] == "ready"
+    assert "deleted_at" in dict(query(asked[0]))["select"]
+    assert [value for name, value in query(asked[0]) if name == "or"] == ['("id".in.("v1"))']
+
+
+async def test_there_is_no_row_with_a_word_where_ids_are_uuids():
+    said = {"code": "22P02", "message": 'invalid input syntax for type uuid: "not-a-uuid"'}
+    async with table(in_turn(Answer(said, status=400), EMPTY)) as (opened, _):
+        assert await opened.row("not-a-uuid") is None
+        assert await opened.row("v1") is None
 
 
 # The second look

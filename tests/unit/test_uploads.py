@@ -111,7 +111,7 @@ async def test_asks_in_observe_mode_too():
 async def test_a_request_by_name_asks_for_one_file():
     world = World(rows(3), files={path(1)})
 
-    outcome = await scan(world, order=Order(Trigger.REQUEST, token="t", video_id="v0001"), upload=UPLOAD)
+    outcome = await scan(world, order=Order(Trigger.REQUEST, token="t", video_ids=("v0001",)), upload=UPLOAD)
 
     assert results(outcome) == {"v0001": "Recovered"}
     assert world.asked["complete"] == [path(1)]
