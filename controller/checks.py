@@ -84,7 +84,7 @@ def abandoned_runs(video: Video, facts: Facts, spec: PolicySpec, *, now: datetim
     return tuple(run for run in facts.index.of(video.id) if is_abandoned(run, facts, spec, now=now))
 
 
-def _active_flow_run(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
+def active_flow_run(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
     """A video that a flow run works on is not stuck."""
     for run in facts.index.of(video.id):
         if run.active and not is_abandoned(run, facts, spec, now=now):
@@ -92,7 +92,7 @@ def _active_flow_run(video: Video, facts: Facts, spec: PolicySpec, now: datetime
     return None
 
 
-def _abandoned_run(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
+def no_abandoned_run(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
     """A run may only look abandoned: unless the policy says otherwise, a person looks first.
 
     One that was asked to stop and has not is not asked again: it would take a place of the budget in every scan.
@@ -113,7 +113,7 @@ def describe_abandoned(run: FlowRun, now: datetime) -> str:
     )
 
 
-def _recently_processed(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
+def recently_processed(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
     """A run that ended only just may have done its work: the status can still be on the way."""
     window = spec.stuck.recent_run_window
     if not window:
@@ -124,7 +124,7 @@ def _recently_processed(video: Video, facts: Facts, spec: PolicySpec, now: datet
     return None
 
 
-def _quarantined(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
+def quarantined(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
     """A video that uses up its attempts is left to a person: each further one may crash a worker again."""
     attempts = facts.attempts(video, spec, now)
     if facts.by_name or not used_up(attempts, spec.retry):
@@ -136,7 +136,7 @@ def _quarantined(video: Video, facts: Facts, spec: PolicySpec, now: datetime) ->
     return Skip(video, SkipReason.QUARANTINED, f"{text}; released {_at(until)}" if until else text)
 
 
-def _backing_off(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
+def backing_off(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
     """What has just failed most likely fails again."""
     attempts = facts.attempts(video, spec, now)
     ready = next_try_at(video.id, attempts, spec.retry)
@@ -148,13 +148,13 @@ def _backing_off(video: Video, facts: Facts, spec: PolicySpec, now: datetime) ->
     )
 
 
-def _deployment_not_ready(video: Video, facts: Facts, spec: PolicySpec, _now: datetime) -> Skip | None:
+def deployment_not_ready(video: Video, facts: Facts, spec: PolicySpec, _now: datetime) -> Skip | None:
     """A run that nothing would pick up only piles up: hold the backlog until the deployment is ready."""
     held = spec.prefect.hold_until_ready and facts.deployment.not_ready
     return Skip(video, SkipReason.DEPLOYMENT_NOT_READY, held) if held else None
 
 
-def _upload(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
+def upload_complete(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Skip | None:
     """Without its file a video cannot be processed: Storage has the file only once its upload is complete."""
     if spec.upload is None:
         return None
@@ -185,13 +185,13 @@ def upload_path(video: Video, upload: Upload) -> str:
     return path
 
 
-FLOW_RUN_CHECKS: tuple[Check, ...] = (_active_flow_run, _abandoned_run, _recently_processed)
+FLOW_RUN_CHECKS: tuple[Check, ...] = (active_flow_run, no_abandoned_run, recently_processed)
 """What the index of flow runs tells; asked again just before a recovery is created."""
 
-CHEAP_CHECKS: tuple[Check, ...] = (*FLOW_RUN_CHECKS, _quarantined, _backing_off, _deployment_not_ready)
+CHEAP_CHECKS: tuple[Check, ...] = (*FLOW_RUN_CHECKS, quarantined, backing_off, deployment_not_ready)
 """All that goes without asking Storage."""
 
-CHECKS: tuple[Check, ...] = (*CHEAP_CHECKS, _upload)
+CHECKS: tuple[Check, ...] = (*CHEAP_CHECKS, upload_complete)
 """The chain, in the order in which reasons take precedence."""
 
 

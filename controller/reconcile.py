@@ -107,7 +107,7 @@ def plan_policy(policy: Policy, manifest: Mapping[str, Any], status: PolicyStatu
 
 async def _check(key: PolicyKey, policy: Policy, planned: Plan, tools: Tools) -> None:
     """See whether a new or edited policy could be scanned: its Secrets, its table, its deployment."""
-    findings = await _find(policy, tools)
+    findings = await find_problems(policy, tools.services)
     now = tools.clock()
     changed = await _write(tools.cluster, key, lambda status: after_check(status, policy, findings, planned, now=now))
     if findings.error is not None and changed:
@@ -115,10 +115,11 @@ async def _check(key: PolicyKey, policy: Policy, planned: Plan, tools: Tools) ->
         await tools.events.post(key, "Warning", findings.error.reason, findings.error.message)
 
 
-async def _find(policy: Policy, tools: Tools) -> Findings:
+async def find_problems(policy: Policy, services: Services) -> Findings:
+    """See whether a policy could be scanned, without a scan."""
     supabase_answered = False
     try:
-        async with tools.services.connect(policy) as clients:
+        async with services.connect(policy) as clients:
             await clients.table.check()
             if clients.store is not None:
                 await clients.store.check()
@@ -137,8 +138,29 @@ async def _scan(key: PolicyKey, policy: Policy, planned: Plan, order: Order, too
     except Exception as error:
         # A defect of ours must not look like a scan that never ran, nor be tried again every few seconds.
         logger.exception("the scan of %s/%s broke off", key.namespace, key.name)
-        problem = ScanError(f"the controller failed: {type(error).__name__}", reason=ErrorReason.INTERNAL_ERROR)
-        await reporter.report(policy, Outcome(order, tools.clock(), error=problem))
+        await reporter.report(policy, broken_off(order, error, now=tools.clock()))
+
+
+def broken_off(order: Order, defect: Exception, *, now: datetime) -> Outcome:
+    """The outcome of a scan that a defect of ours ended; a log has the details."""
+    problem = ScanError(f"the controller failed: {type(defect).__name__}", reason=ErrorReason.INTERNAL_ERROR)
+    return Outcome(order, now, error=problem)
+
+
+def log_outcome(where: str, outcome: Outcome) -> None:
+    """Log a scan in one line, and at debug level what became of each video.
+
+    Args:
+        where: The policy, for people.
+        outcome: How the scan ended.
+    """
+    trigger = outcome.order.trigger
+    if outcome.error is not None:
+        logger.warning("%s: %s scan failed: %s; %s", where, trigger, outcome.error, summary(outcome))
+    else:
+        logger.info("%s: %s scan: %s", where, trigger, summary(outcome))
+    for result in outcome.results:
+        logger.debug("%s: %s", where, describe(result))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +180,8 @@ class _Reporter(Reporter):
             return after_scan(status, policy, outcome, self.planned, now=now)
 
         await _write(self.tools.cluster, self.key, compute)
-        self._log(outcome)
+        log_outcome(f"{self.key.namespace}/{self.key.name}", outcome)
         await self._post_events(outcome, quarantined)
-
-    def _log(self, outcome: Outcome) -> None:
-        where, trigger = f"{self.key.namespace}/{self.key.name}", outcome.order.trigger
-        if outcome.error is not None:
-            logger.warning("%s: %s scan failed: %s; %s", where, trigger, outcome.error, summary(outcome))
-        else:
-            logger.info("%s: %s scan: %s", where, trigger, summary(outcome))
-        for result in outcome.results:
-            logger.debug("%s: %s", where, describe(result))
 
     async def _post_events(self, outcome: Outcome, quarantined: Sequence[Skip]) -> None:
         post = self.tools.events.post
@@ -193,11 +206,16 @@ async def _report_invalid(key: PolicyKey, tools: Tools, manifest: Mapping[str, A
 
 
 async def _report_missed(key: PolicyKey, planned: Plan, tools: Tools) -> None:
-    caught_up = planned.order is not None and planned.order.slot == planned.missed
-    what_now = "it is caught up now" if caught_up else "it is not caught up"
-    text = f"no scan could start at {planned.missed:%Y-%m-%d %H:%M %Z}; {what_now}"
+    text = describe_missed(planned)
     logger.warning("%s/%s: %s", key.namespace, key.name, text)
     await tools.events.post(key, "Warning", "MissedSchedule", text)
+
+
+def describe_missed(planned: Plan) -> str:
+    """The scheduled time that a plan says was missed, and what happens about it, in a sentence."""
+    caught_up = planned.order is not None and planned.order.slot == planned.missed
+    what_now = "it is caught up now" if caught_up else "it is not caught up"
+    return f"no scan could start at {planned.missed:%Y-%m-%d %H:%M %Z}; {what_now}"
 
 
 async def _write(cluster: Cluster, key: PolicyKey, compute: Compute) -> bool:
