@@ -26,8 +26,9 @@ lock: setup  ## Renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
 	  --python-version 3.11 --group dev pyproject.toml --output-file requirements.lock
 
-generate: setup  ## Write manifests/crd.yaml from the models
+generate: setup  ## Write manifests/crd.yaml from the models and docs/cli.md from the program
 	$(BIN)/python -m controller.crd --write
+	$(BIN)/python -m controller.cli.reference --write
 
 check: setup  ## Lint, format, types, layers
 	$(BIN)/ruff check .

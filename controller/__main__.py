@@ -1,6 +1,6 @@
-"""`python -m controller` is the same program as `video-recovery`."""
+"""`python -m controller`: the same as `video-recovery`."""
 
 from controller.cli import main
 
 if __name__ == "__main__":
-    main(prog_name="video-recovery")
+    main()

@@ -51,6 +51,10 @@ class ClusterError(Exception):
     """The cluster cannot be used; the message says why in one line."""
 
 
+class NoClusterError(ClusterError):
+    """Nothing leads to a cluster: no service account, no usable kubeconfig."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyKey:
     """Which policy; `uid` tells it from one of the same name that came after it."""
@@ -74,7 +78,7 @@ async def load_configuration(kubeconfig: Path | None, context: str | None) -> cl
         context: A context of the kubeconfig; `None` for its current one.
 
     Raises:
-        ClusterError: None of them is there or can be read.
+        NoClusterError: None of them is there or can be read.
     """
     configuration = client.Configuration()
     try:
@@ -86,13 +90,14 @@ async def load_configuration(kubeconfig: Path | None, context: str | None) -> cl
     except UNUSABLE as error:
         where = kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
         problem = " ".join(str(error).split())
-        raise ClusterError(f"no cluster: {where} cannot be used ({problem}); name one with --kubeconfig FILE") from None
+        advice = "name one with --kubeconfig FILE"
+        raise NoClusterError(f"no cluster: {where} cannot be used ({problem}); {advice}") from None
     return configuration
 
 
 def _see_that_one_exists(files: str) -> None:
     if not any(Path(file).expanduser().is_file() for file in files.split(os.pathsep)):
-        raise ClusterError(f"no cluster: there is no file {files}; name a kubeconfig with --kubeconfig FILE")
+        raise NoClusterError(f"no cluster: there is no file {files}; name a kubeconfig with --kubeconfig FILE")
 
 
 async def _load(file: Path | None, context: str | None, configuration: client.Configuration) -> None:
@@ -104,18 +109,19 @@ async def _load(file: Path | None, context: str | None, configuration: client.Co
 class Cluster:
     """A client for the API server; made by `connect`."""
 
-    def __init__(self, configuration: client.Configuration, load: LoadConfiguration) -> None:
-        self._configuration, self._load = configuration, load
+    def __init__(self, configuration: client.Configuration, load: LoadConfiguration, patience: float) -> None:
+        self._configuration, self._load, self._patience = configuration, load, patience
         self._api = client.ApiClient(configuration)
 
     @classmethod
-    async def connect(cls, load: LoadConfiguration) -> Self:
+    async def connect(cls, load: LoadConfiguration, *, patience: float = PATIENCE) -> Self:
         """Make a client; sends nothing yet.
 
         Args:
             load: Reads the configuration; called again when the API server no longer takes the token.
+            patience: Seconds for which a call is repeated while the API server does not answer.
         """
-        return cls(await load(), load)
+        return cls(await load(), load, patience)
 
     @property
     def address(self) -> str:
@@ -130,12 +136,26 @@ class Cluster:
         """All policies of a namespace, or of all namespaces; raises `ApiException` as it comes."""
         token = ""
         while True:
-            page = await self._once("GET", _policies(namespace), limit=PAGE, **{"continue": token})
+            page = await self._once("GET", policy_path(namespace), limit=PAGE, **{"continue": token})
             for manifest in page["items"]:
                 yield manifest
             token = page["metadata"].get("continue", "")
             if not token:
                 return
+
+    async def request(self, method: str, path: str, body: Any = None, **query: object) -> Manifest:
+        """Send one request, again while the API server is away for a moment, and read its answer.
+
+        Args:
+            method: PATCH sends a merge patch.
+            path: Such as `/api/v1/namespaces/default/secrets/name`; `api_path` makes one.
+            body: The object to send.
+            query: Parameters.
+
+        Raises:
+            ApiException: The API server refused.
+        """
+        return await self._patiently(method, path, body, **query)
 
     async def missing_rights(self, namespace: str | None) -> list[str]:
         """What the controller may not do with policies in a namespace, or in all of them: such as `update status`."""
@@ -155,7 +175,7 @@ class Cluster:
     async def policy(self, namespace: str, name: str) -> Manifest | None:
         """The policy as it is now; `None` if it is gone."""
         try:
-            return await self._patiently("GET", _policies(namespace, name))
+            return await self._patiently("GET", policy_path(namespace, name))
         except ApiException as error:
             if error.status == 404:
                 return None
@@ -190,7 +210,7 @@ class Cluster:
     async def _replace_status(self, key: PolicyKey, manifest: Manifest) -> bool | None:
         """Write a status; tells whether it is written, or the policy gone (`False`) or somebody else's (`None`)."""
         try:
-            await self._patiently("PUT", _policies(key.namespace, key.name, "status"), manifest, fieldManager=NAME)
+            await self._patiently("PUT", policy_path(key.namespace, key.name, "status"), manifest, fieldManager=NAME)
         except ApiException as error:
             if error.status not in {404, 409}:
                 raise
@@ -234,7 +254,7 @@ class Cluster:
         remaining = [other for other in finalizers if other != finalizer]
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": remaining}}
         try:
-            await self._once("PATCH", _policies(metadata["namespace"], metadata["name"]), patch)
+            await self._once("PATCH", policy_path(metadata["namespace"], metadata["name"]), patch)
         except ApiException as error:
             if error.status not in {404, 409}:
                 raise
@@ -251,7 +271,7 @@ class Cluster:
             await self._once("PATCH", _core(namespace, "events", name), again)
 
     async def _patiently(self, method: str, path: str, body: Any = None, **query: object) -> Manifest:
-        async for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=PATIENCE, wait_max=5):
+        async for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=self._patience, wait_max=5):
             with attempt:
                 return await self._once(method, path, body, **query)
         raise AssertionError("retry_context returns or raises")
@@ -289,20 +309,22 @@ class Cluster:
         return _parsed(answer)
 
 
-def _policies(namespace: str | None, *names: str) -> str:
-    return _path(f"apis/{GROUP}/{VERSION}", namespace, PLURAL, *names)
+def policy_path(namespace: str | None, *names: str) -> str:
+    """Where the API server has the policies of a namespace, or one of them."""
+    return api_path(f"apis/{GROUP}/{VERSION}", namespace, PLURAL, *names)
 
 
 def _core(namespace: str, *names: str) -> str:
-    return _path("api/v1", namespace, *names)
+    return api_path("api/v1", namespace, *names)
 
 
-def _path(api: str, namespace: str | None, *names: str) -> str:
+def api_path(api: str, namespace: str | None, *names: str) -> str:
+    """A path of the API; `api` is such as `apis/apps/v1`."""
     within = () if namespace is None else ("namespaces", namespace)
     return "/".join(["", api, *(quote(name, safe="") for name in (*within, *names))])
 
 
-_RIGHTS = _path("apis/authorization.k8s.io/v1", None, "selfsubjectaccessreviews")
+_RIGHTS = api_path("apis/authorization.k8s.io/v1", None, "selfsubjectaccessreviews")
 
 
 def _parsed(answer: bytes) -> Manifest:

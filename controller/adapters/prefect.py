@@ -77,6 +77,11 @@ class PrefectServer:
         self._creator, self._turns = RunCreator(api, prefect), turns
 
     @property
+    def api(self) -> PrefectApi:
+        """The client that asks, for questions that no scan has."""
+        return self._api
+
+    @property
     def clock(self) -> datetime | None:
         """See `controller.services.FlowServer.clock`."""
         return self._api.clock
@@ -108,13 +113,16 @@ class PrefectServer:
             if deployment.get("status") == "READY":
                 return None, None
             return "DeploymentNotReady", f"nothing serves deployment {name!r}; start the process that does"
+        return await self.what_keeps_pool(pool_name, self._prefect.work_queue or deployment.get("work_queue_name"))
+
+    async def what_keeps_pool(self, pool_name: str, queue_name: object) -> tuple[str, str] | tuple[None, None]:
+        """Why a work pool, or its queue, would run nothing now: a reason and a message."""
         pool_path = f"/work_pools/{quote(pool_name, safe='')}"
         pool = await self._api.look(pool_path)
         if pool.get("is_paused"):
             return "WorkPoolPaused", f"work pool {pool_name!r} is paused; resume it in Prefect"
         if pool.get("status") != "READY":
             return "NoWorkerReady", f"no worker polls work pool {pool_name!r}; start one"
-        queue_name = self._prefect.work_queue or deployment.get("work_queue_name")
         if isinstance(queue_name, str):
             queue = await self._api.look(f"{pool_path}/queues/{quote(queue_name, safe='')}", missing_ok=True)
             if queue.get("is_paused"):

@@ -47,10 +47,14 @@ class PrefectApi:
 
     async def get(self, path: str) -> Json:
         """Ask for one object; raises `HttpError` as it comes."""
-        answer = self._json(await self.channel.send(lambda: self._http.get(path)))
+        answer = await self.ask(path)
         if not isinstance(answer, Mapping):
             raise self.channel.unexpected(str(answer))
         return answer
+
+    async def ask(self, path: str) -> object:
+        """Ask for anything; raises `HttpError` as it comes."""
+        return self._json(await self.channel.send(lambda: self._http.get(path)))
 
     async def look(self, path: str, *, missing_ok: bool = False) -> Json:
         """Ask for one object; raises `ServiceError`, or answers with an empty one if it may be missing."""

@@ -161,4 +161,4 @@ def run(directory: Path, arguments: Sequence[str], batch: int) -> None:
     vars(controller.scan)["BATCH"] = batch
     vars(prefect_abandoned)["CANCEL_WAIT"] = 0  # nobody is there to stop a run
     steps.watch(Watcher(Script(directory)))
-    main(arguments, prog_name="video-recovery")
+    main(*arguments)

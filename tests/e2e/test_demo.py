@@ -62,5 +62,7 @@ def test_runs_the_policy_from_its_file_where_there_is_no_cluster(capsys):
         show_without_cluster(stack)
 
     story = capsys.readouterr().out
-    assert "captionacc-prod: 7 found: 4 recovered, 3 skipped, 0 failed" in story
-    assert "0 recovered, 7 skipped" in story
+    assert story.count("Total videos found:     7") == 1
+    assert "Successfully triggered: 4" in story
+    assert "Skipped:                3  (ActiveFlowRun 2, RecentlyProcessed 1)" in story
+    assert story.count("Successfully triggered: 0") == 1

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.cli.reference import DOCUMENT, render
 from controller.decisions import FailureReason, SkipReason
 from controller.errors import ErrorReason
 
@@ -18,3 +19,7 @@ def test_explains_every_reason_that_a_user_can_meet(reason):
 def test_the_readme_names_the_command_that_ci_runs():
     assert "make test" in (PROJECT / "README.md").read_text()
     assert "make test" in (PROJECT / ".ci" / "run").read_text()
+
+
+def test_the_reference_of_the_command_line_is_what_the_program_says():
+    assert DOCUMENT.read_text() == render(), "run `make generate`"

@@ -1,0 +1,159 @@
+"""A policy in a cluster: which one a person means, and how it is now."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config import kube_config
+
+from controller.adapters.kubernetes import (
+    GROUP,
+    PLURAL,
+    Cluster,
+    ClusterError,
+    Manifest,
+    PolicyKey,
+    explain,
+    load_configuration,
+)
+from controller.cli.errors import Failed, WrongUseError
+from controller.cli.options import Where
+from controller.policy import Policy, parse_policy
+from controller.reconcile import read_status
+from controller.status import PolicyStatus
+
+PATIENCE = 5.0
+"""Seconds for which a person waits for an API server that does not answer."""
+
+IN_A_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A policy in a cluster, as it was read."""
+
+    cluster: Cluster
+    key: PolicyKey
+    manifest: Manifest
+
+    @property
+    def policy(self) -> Policy:
+        """What it says; raises `ConfigurationError` if that is not valid."""
+        return parse_policy(self.manifest)
+
+    @property
+    def status(self) -> PolicyStatus:
+        """What the controller last wrote."""
+        return read_status(self.manifest)
+
+    async def again(self) -> "Found":
+        """The policy as it is now.
+
+        Raises:
+            Failed: It is gone.
+        """
+        manifest = await self.cluster.policy(self.key.namespace, self.key.name)
+        if manifest is None or manifest["metadata"]["uid"] != self.key.uid:
+            raise Failed(f"policy {self.key.namespace}/{self.key.name} is gone")
+        return found(self.cluster, manifest)
+
+
+def found(cluster: Cluster, manifest: Manifest) -> Found:
+    """A policy from its manifest."""
+    metadata = manifest["metadata"]
+    return Found(cluster, PolicyKey(metadata["namespace"], metadata["name"], metadata["uid"]), manifest)
+
+
+@asynccontextmanager
+async def open_cluster(where: Where) -> AsyncIterator[Cluster]:
+    """Connect to the cluster that the options lead to.
+
+    Raises:
+        ClusterError: There is none.
+    """
+    load = lambda: load_configuration(where.kubeconfig, where.context)  # noqa: E731
+    cluster = await Cluster.connect(load, patience=PATIENCE)
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+@asynccontextmanager
+async def open_policy(where: Where) -> AsyncIterator[Found]:
+    """Find the policy that the options name.
+
+    Raises:
+        WrongUseError: They name none, or more than one would fit.
+        ClusterError: The cluster cannot be used.
+    """
+    async with open_cluster(where) as cluster:
+        yield await find_policy(cluster, where)
+
+
+async def find_policy(cluster: Cluster, where: Where) -> Found:
+    """See `open_policy`."""
+    try:
+        return await (_named(cluster, where, where.name) if where.name is not None else _only(cluster, where))
+    except ApiException as error:
+        if error.status == 404:
+            raise ClusterError(
+                f"the cluster at {cluster.address} does not know {PLURAL}.{GROUP}; install it with: "
+                "kubectl apply --server-side -f manifests/crd.yaml"
+            ) from None
+        if error.status in {401, 403}:
+            raise Failed(
+                f"{explain(error)}: you may not read {PLURAL}.{GROUP}; ask for the right to get and list them, "
+                "or name a namespace where you have it with -n"
+            ) from None
+        raise
+
+
+async def _named(cluster: Cluster, where: Where, name: str) -> Found:
+    namespace = where.namespace or current_namespace(where)
+    manifest = await cluster.policy(namespace, name)
+    if manifest is not None:
+        return found(cluster, manifest)
+    others = [each async for each in _all(cluster, where.namespace)]
+    raise WrongUseError(f"there is no policy {namespace}/{name}; {_choice(others, where.namespace)}")
+
+
+async def _only(cluster: Cluster, where: Where) -> Found:
+    try:
+        manifests = [each async for each in _all(cluster, where.namespace)]
+    except ApiException as error:
+        if error.status != 403 or where.namespace is not None:
+            raise
+        # Not everybody may look into all namespaces; then it is the one that kubectl would take.
+        return await _only(cluster, replace(where, namespace=current_namespace(where)))
+    if len(manifests) != 1:
+        problem = "there is more than one policy" if manifests else "there is no policy"
+        place = f" in namespace {where.namespace}" if where.namespace else ""
+        raise WrongUseError(f"{problem}{place}; {_choice(manifests, where.namespace)}")
+    return found(cluster, manifests[0])
+
+
+async def _all(cluster: Cluster, namespace: str | None) -> AsyncIterator[Manifest]:
+    async for manifest in cluster.policies(namespace):
+        yield manifest
+
+
+def _choice(manifests: list[Manifest], namespace: str | None) -> str:
+    names = [f"{each['metadata']['name']} -n {each['metadata']['namespace']}" for each in manifests[:5]]
+    if not names:
+        return "apply one, such as manifests/example.yaml" + (
+            ", or name another namespace with -n" if namespace else ""
+        )
+    return f"write {' or '.join(names)}{' or another' if len(manifests) > len(names) else ''}"
+
+
+def current_namespace(where: Where) -> str:
+    """The namespace that kubectl would use without `-n`."""
+    if where.kubeconfig is None and where.context is None and IN_A_POD.is_file():
+        return IN_A_POD.read_text().strip()
+    file = str(where.kubeconfig or kube_config.KUBE_CONFIG_DEFAULT_LOCATION)
+    contexts, active = kube_config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
+    chosen = next((each for each in contexts if each["name"] == where.context), active)
+    return str(chosen["context"].get("namespace") or "default")

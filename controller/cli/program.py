@@ -1,0 +1,90 @@
+"""The program and its commands, each imported only when it is run; and errors, turned into a line or two."""
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controller.cli.errors import WrongUseError, in_words
+
+COMMANDS = {
+    "find": "controller.cli.find:find",
+    "retry": "controller.cli.retry:retry",
+    "explain": "controller.cli.explain:explain",
+    "scan": "controller.cli.request:scan",
+    "release": "controller.cli.request:release",
+    "suspend": "controller.cli.suspend:suspend",
+    "resume": "controller.cli.suspend:resume",
+    "status": "controller.cli.status:status",
+    "history": "controller.cli.history:history",
+    "doctor": "controller.cli.doctor:doctor",
+    "run": "controller.cli.run:run",
+    "completion": "controller.cli.completion:completion",
+}
+"""Where each command is, in the order in which `--help` lists them."""
+
+AS_PLUGIN = "kubectl-video_recovery"
+
+
+class Program(click.Group):
+    """The group of commands. Importing all of them takes a second; most calls need one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See `click.Group`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See `click.Group`."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; whatever it raises becomes words and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            ctx.exit(130)
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx is not None else ctx.command_path
+            raise WrongUseError(f"{error.format_message().rstrip('.')}; see `{path} --help`") from None
+        except click.ClickException:
+            if is_verbose(ctx):
+                traceback.print_exc()
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - of whatever kind, a person is told in words
+            if is_verbose(ctx):
+                traceback.print_exc()
+            raise in_words(error) from None
+
+
+def is_verbose(ctx: click.Context) -> bool:
+    """Whether somebody wants to see how it came to an error."""
+    return bool(ctx.find_root().meta.get("controller.verbose"))
+
+
+def program_name() -> str:
+    """What the user types to run this program."""
+    name = Path(sys.argv[0]).name
+    return "kubectl video-recovery" if name == AS_PLUGIN else "video-recovery"
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="video-recovery")
+def program() -> None:
+    """Find videos that are stuck before processing, and retry them, once."""
+
+
+def main(*arguments: str) -> None:
+    """Run the program, with arguments from the command line unless they are given here."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a sign still gets the rest
+    program.main(list(arguments) or None, prog_name=program_name())
