@@ -1,5 +1,6 @@
 """The story with a Kubernetes API server: a policy is applied, and its user watches what becomes of the videos."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,12 +19,10 @@ from devstack import ControlPlane, Stack
 
 PROJECT = Path(__file__).resolve().parent.parent
 NAMESPACE = "video-recovery-demo"
-POLICY = f"vrp captionacc-prod -n {NAMESPACE}"
+NAME = f"captionacc-prod -n {NAMESPACE}"
+POLICY = f"vrp {NAME}"
 REQUESTED_AT = "recovery.captiona.cc/requestedAt"
-DECISIONS = (
-    "{range .status.lastScan.decisions[*]}"
-    '{.decision}{"\\t"}{.video}{"\\t"}{.reason}{.flowRun}{"\\t"}{.message}{"\\n"}{end}'
-)
+RECOVERIES = {"tags": {"all_": ["recovery"]}}
 PATIENCE = 60
 """Seconds to wait for what should take one or two."""
 
@@ -35,7 +34,10 @@ def show_with_cluster(stack: Stack, *, keep: bool) -> None:
     assert cluster is not None
     assert worker is not None
     with tempfile.TemporaryDirectory(prefix="video-recovery-demo-") as directory:
-        shell = Shell(PROJECT, {"kubectl": cluster.kubectl_program}, {"KUBECONFIG": str(cluster.kubeconfig)})
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # where kubectl finds the plugin
+        shell = Shell(
+            PROJECT, {"kubectl": cluster.kubectl_program}, {"KUBECONFIG": str(cluster.kubeconfig), "PATH": path}
+        )
         heading("Ten videos: four are stuck, the others only look like it")
         videos = situations.create(stack.supabase, stack.prefect, worker.deployment)
         show_videos(stack, videos)
@@ -110,21 +112,20 @@ def apply_policy(shell: Shell) -> None:
 
 
 def first_scan(shell: Shell, stack: Stack, videos: list[Situation]) -> None:
-    """Force a scan, and show its decisions and the worker at work."""
-    heading("It would scan at the next quarter of an hour; an annotation asks for a scan now")
-    request_scan(shell)
+    """Look, force a scan, and show its decisions and the worker at work."""
+    heading("What would a scan do now?")
+    shell.run(f"kubectl video-recovery find {NAME}")
+    heading("It would scan at the next quarter of an hour; this asks for a scan now")
+    shell.run(f"kubectl video-recovery scan {NAME}")
     shell.run(f"kubectl get {POLICY}")
-    say("\nWho was recovered, who was skipped, and why:")
-    names = {video.id: video.name for video in videos}
-    decisions = shell.run(
-        f"kubectl get {POLICY} -o jsonpath='{DECISIONS}'", shown=f"kubectl get {POLICY} -o jsonpath=…"
-    )
-    recovered = [line.split("\t")[1] for line in decisions.splitlines() if line.startswith("Recovered")]
-    say("Recovered: " + ", ".join(sorted(names[video_id] for video_id in recovered)))
     shell.run(f"kubectl events --for VideoRecoveryPolicy/captionacc-prod -n {NAMESPACE}")
+    waiting = next(video for video in videos if video.flow_run == "SCHEDULED")
+    heading(f"Why was {waiting.name} not recovered?")
+    shell.run(f"kubectl video-recovery explain {NAME} --video-id {waiting.id}")
 
     heading("The Prefect worker processes the recovered videos")
     began = time.monotonic()
+    recovered = [run["parameters"]["video_id"] for run in stack.prefect.flow_runs(flow_runs=RECOVERIES)]
     wait_until(lambda: all(statuses(stack)[video_id] == "ready" for video_id in recovered))
     say(f"All {len(recovered)} are ready after {time.monotonic() - began:.0f} s:")
     show_videos(stack, videos)
