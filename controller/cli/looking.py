@@ -130,11 +130,6 @@ async def look(source: Source, policy: Policy, order: Order) -> Look:
     return seen
 
 
-def name_of(video: Video) -> str:
-    """What people call a video."""
-    return video.name or video.id
-
-
 @dataclass(frozen=True, slots=True)
 class Missing:
     """Why a scan did not find a video that somebody named.

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kubernetes.aio.client.exceptions import ApiException
@@ -73,8 +74,7 @@ async def open_cluster(where: Where) -> AsyncIterator[Cluster]:
     Raises:
         ClusterError: There is none.
     """
-    load = lambda: load_configuration(where.kubeconfig, where.context)  # noqa: E731
-    cluster = await Cluster.connect(load, patience=PATIENCE)
+    cluster = await Cluster.connect(partial(load_configuration, where.kubeconfig, where.context), patience=PATIENCE)
     try:
         yield cluster
     finally:
@@ -116,13 +116,18 @@ async def _named(cluster: Cluster, where: Where, name: str) -> Found:
     manifest = await cluster.policy(namespace, name)
     if manifest is not None:
         return found(cluster, manifest)
-    others = [each async for each in _all(cluster, where.namespace)]
+    others: list[Manifest] = []
+    try:
+        others += [each async for each in cluster.policies(where.namespace)]
+    except ApiException as error:
+        if error.status != 403:
+            raise  # not everybody may list them
     raise WrongUseError(f"there is no policy {namespace}/{name}; {_choice(others, where.namespace)}")
 
 
 async def _only(cluster: Cluster, where: Where) -> Found:
     try:
-        manifests = [each async for each in _all(cluster, where.namespace)]
+        manifests = [each async for each in cluster.policies(where.namespace)]
     except ApiException as error:
         if error.status != 403 or where.namespace is not None:
             raise
@@ -133,11 +138,6 @@ async def _only(cluster: Cluster, where: Where) -> Found:
         place = f" in namespace {where.namespace}" if where.namespace else ""
         raise WrongUseError(f"{problem}{place}; {_choice(manifests, where.namespace)}")
     return found(cluster, manifests[0])
-
-
-async def _all(cluster: Cluster, namespace: str | None) -> AsyncIterator[Manifest]:
-    async for manifest in cluster.policies(namespace):
-        yield manifest
 
 
 def _choice(manifests: list[Manifest], namespace: str | None) -> str:

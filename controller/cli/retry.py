@@ -1,35 +1,24 @@
 """`retry`: one scan, now, by the controller's own rules, beside the controller or without one."""
 
 import asyncio
-import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from controller.checks import Facts
 from controller.cli.find import AGE
-from controller.cli.looking import describe_age, name_of, order_for, read_clock, why_missing, with_age
+from controller.cli.looking import describe_age, order_for, read_clock, why_missing, with_age
 from controller.cli.options import Where, policy_options, run_async
 from controller.cli.program import program_name
-from controller.cli.screen import BAD, DIM, GOOD, STRONG, Screen, ago, counted
+from controller.cli.screen import BAD, DIM, GOOD, STRONG, Screen, counted
 from controller.cli.source import Source, open_source
-from controller.decisions import Decision, Recover, Skip, SkipReason
-from controller.outcome import Outcome, Recovered, Result
+from controller.cli.watching import WatchedScan
+from controller.decisions import Skip, SkipReason
+from controller.outcome import Outcome, Recovered
 from controller.policy import Policy
-from controller.scan import Reporter, run_scan
+from controller.scan import run_scan
 from controller.videos import same_id, shown
-
-A_FEW = 3
-"""More videos than this are retried only after a person has said so, where one is there."""
-
-LISTED = 10
-"""Videos that are listed before a person is asked."""
 
 RULE = "=" * 60
 
@@ -64,10 +53,8 @@ async def _retry(
         screen.note(f"Settings: {source.said}")
         policy = with_age(source.policy, age_minutes)
         screen.say(f"Searching for stuck videos (age > {describe_age(policy.spec)})...\n")
-        run = _Run(screen, dry_run=dry_run, ask=not yes and screen.person_is_there)
-        with run.shown():
-            order = order_for(source, video_ids)
-            outcome = await run_scan(policy, order, source.services, run, now=read_clock(), stop=run.stop)
+        run = WatchedScan(screen, dry_run=dry_run, ask=not yes and screen.person_is_there)
+        outcome = await _watch(source, policy, video_ids, run)
         unknown = await _tell_of_others(screen, source, policy, outcome) if outcome.error is None else 0
     _print_summary(screen, outcome, run, unknown)
     if outcome.error is not None:
@@ -78,122 +65,19 @@ async def _retry(
         raise click.exceptions.Exit(1)
 
 
-@dataclass
-class _Run(Reporter):
-    """Shows a scan as it goes; asks before it acts; ends it in good order."""
-
-    screen: Screen
-    dry_run: bool
-    ask: bool
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    declined: bool = False
-    told: bool = False
-    early: list[Result] = field(default_factory=list)
-    progress: Progress | None = None
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """A sign of life until the decisions are made, then a bar."""
-        self.waiting = self.screen.waiting("Asking Supabase and Prefect")
-        self.waiting.start()
-        try:
-            yield
-        finally:
-            self._rest()
-            asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-
-    async def approves(self, facts: Facts, decisions: Sequence[Decision]) -> bool:
-        """See `controller.scan.Reporter`."""
-        self._rest()
-        wanted = [decision for decision in decisions if isinstance(decision, Recover)]
-        self._begin(len(self.early) + len(wanted))
-        if self.dry_run:
-            for each in wanted:
-                self.screen.say(("✓", GOOD), f" Would trigger a flow run for video {each.video.id}", *_name(each.video))
-            return False
-        if self.ask and len(wanted) > A_FEW and not self._person_agrees(wanted, read_clock()):
-            self.declined = True
-            return False
-        if wanted:
-            self._watch(len(wanted))
-        return True
-
-    def _begin(self, found: int) -> None:
-        self.told = True
-        self.screen.say(f"Found {found} stuck video(s)\n")
-        if self.dry_run:
-            self.screen.say("[DRY RUN: no flow run is triggered]\n")
-        for result in self.early:
-            self._show(result)
-
-    def _person_agrees(self, wanted: Sequence[Recover], now: datetime) -> bool:
-        for each in wanted[:LISTED]:
-            age = ago(now - each.video.created_at)
-            self.screen.say(
-                f"• {each.video.id}  {each.video.status}, {age}, attempt {each.attempt}", *_name(each.video)
-            )
-        if len(wanted) > LISTED:
-            self.screen.say((f"• and {len(wanted) - LISTED} more", DIM))
-        # While a person thinks, Ctrl-C has to reach the prompt; nothing else is going on.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            return click.confirm(f"\nTrigger {len(wanted)} flow runs?", default=False)
-        except click.Abort:
-            self.screen.say("")
-            self.stop.set()
-            return False
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _watch(self, count: int) -> None:
-        """From now on something could be half done: Ctrl-C ends the scan after its batch."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
-        if self.screen.out.is_terminal and count > A_FEW:
-            columns = (TextColumn("Triggering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.progress = Progress(*columns, console=self.screen.out, transient=True)
-            self.progress.add_task("", total=count)
-            self.progress.start()
-
-    def _interrupt(self) -> None:
-        self.screen.note("Ctrl-C: the batch under way is finished, then it ends")
-        self.stop.set()
-
-    def concluded(self, result: Result) -> None:
-        """See `controller.scan.Reporter`."""
-        if not self.told:
-            self.early.append(result)
-            return
-        if self.progress is not None:
-            self.progress.advance(self.progress.task_ids[0])
-        self._show(result)
-
-    def _show(self, result: Result) -> None:
-        if isinstance(result, Recovered):
-            text = f" Triggered flow run {result.run_id} for video {result.video_id}"
-            self.screen.say(("✓", GOOD), text, *_name(result.video))
-        elif isinstance(result, Skip):
-            if result.reason is not SkipReason.INTERRUPTED:
-                reason = (f" Skipping video {result.video_id}: {result.reason}", "")
-                self.screen.say(("✗", DIM), reason, (f" ({result.detail})", DIM), *_name(result.video))
-        else:
-            text = f" Failed to trigger flow for video {result.video_id}: {result.reason}"
-            self.screen.say(("✗", BAD), text, f" ({result.detail})")
-
-    async def report(self, policy: Policy, outcome: Outcome) -> None:
-        """See `controller.scan.Reporter`."""
-        self._rest()
-        if not self.told and outcome.results:
-            self._begin(len(outcome.results))
-
-    def _rest(self) -> None:
-        self.waiting.stop()
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
-
-
-def _name(video: Any) -> list[tuple[str, str]]:
-    return [(f"  {name_of(video)}", DIM)] if video is not None and video.name else []
+async def _watch(source: Source, policy: Policy, video_ids: Sequence[str], run: WatchedScan) -> Outcome:
+    try:
+        with run.shown():
+            order = order_for(source, video_ids)
+            return await run_scan(policy, order, source.services, run, now=read_clock(), stop=run.stop)
+    except asyncio.CancelledError:
+        if not run.stop.is_set():
+            raise
+        # It was pressed twice. Prefect may still be at work on a batch; its keys are what keeps that safe.
+        run.screen.say(
+            "Ended in the middle of a batch. What Prefect creates of it is found by the next scan, not doubled."
+        )
+        raise click.exceptions.Exit(130) from None
 
 
 async def _tell_of_others(screen: Screen, source: Source, policy: Policy, outcome: Outcome) -> int:
@@ -210,7 +94,7 @@ async def _tell_of_others(screen: Screen, source: Source, policy: Policy, outcom
     return sum(not each.exists for each in missing.values())
 
 
-def _print_summary(screen: Screen, outcome: Outcome, run: _Run, unknown: int) -> None:
+def _print_summary(screen: Screen, outcome: Outcome, run: WatchedScan, unknown: int) -> None:
     kinds = Counter(type(each) for each in outcome.results)
     skips = [each for each in outcome.results if isinstance(each, Skip)]
     if run.dry_run or run.declined:

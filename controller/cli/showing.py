@@ -6,6 +6,7 @@ from datetime import datetime
 from rich.text import Text
 
 from controller.cli.screen import BAD, DIM, GOOD, Screen, counted, moment
+from controller.decisions import FailureReason
 from controller.durations import format_duration
 from controller.status import LastScan, ScanRecord
 
@@ -24,9 +25,10 @@ def print_scan(screen: Screen, scan: ScanRecord, *, now: datetime) -> None:
         f"Recovered: {scan.recovered}",
         f"  (waited {scan.waited.median}, the longest {scan.waited.longest})" if scan.waited else "",
     )
-    reasons = counted(dict(scan.reasons))
-    screen.say(f"Skipped:   {scan.skipped}", f"  ({reasons})" if reasons and scan.skipped else "")
-    screen.say(f"Failed:    {scan.failed}", f"  ({reasons})" if reasons and not scan.skipped else "")
+    failures = {reason: count for reason, count in scan.reasons.items() if reason in set(FailureReason)}
+    skips = {reason: count for reason, count in scan.reasons.items() if reason not in failures}
+    screen.say(f"Skipped:   {scan.skipped}", f"  ({counted(skips)})" if skips else "")
+    screen.say(f"Failed:    {scan.failed}", f"  ({counted(failures)})" if failures else "")
     if scan.settled is not None:
         screen.say(f"Earlier recoveries that worked: {scan.settled.confirmed}, that did not: {scan.settled.failed}")
 

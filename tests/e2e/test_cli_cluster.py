@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from syrupy.assertion import SnapshotAssertion
 
 from tests import terminal
@@ -273,7 +274,7 @@ def test_shows_how_a_policy_is(watched: Person, snapshot: SnapshotAssertion):
     said = watched.here("status")
 
     assert [line.split("  ")[0] for line in watched.stable(said).splitlines()] == snapshot
-    assert "Recovered: 2  (waited 45m2" in said.out
+    assert "Recovered: 2  (waited 45m" in said.out
 
 
 def test_shows_recent_scans_with_a_picture(watched: Person):
@@ -326,6 +327,26 @@ def test_somebody_without_rights_is_told_which(person: Person):
     assert "403" in said.err
     assert "ask for the right to get and list them" in said.err
     assert len(said.err.splitlines()) == 1
+
+
+def test_somebody_who_may_see_one_namespace_needs_not_name_it(person: Person):
+    person.namespace.apply()
+    insert(person, 1)
+    name = person.namespace.name
+    for noun, arguments in {
+        "serviceaccount": ["operator"],
+        "role": ["operator", "--verb=get,list", "--resource=secrets,videorecoverypolicies.recovery.captiona.cc"],
+        "rolebinding": ["operator", "--role=operator", f"--serviceaccount={name}:operator"],
+    }.items():
+        person.namespace.kubectl("create", noun, *arguments)
+    kubeconfig = person.namespace.cluster.service_account(name, "operator")
+    loaded = yaml.safe_load(kubeconfig.read_text())
+    loaded["contexts"][0]["context"]["namespace"] = name
+    kubeconfig.write_text(json.dumps(loaded))
+
+    said = person.types("find", "-o", "name", "--kubeconfig", str(kubeconfig))
+
+    assert (said.code, said.out) == (0, f"{video_id(1)}\n"), said.err
 
 
 def test_a_verbose_error_shows_where_it_came_from(person: Person):

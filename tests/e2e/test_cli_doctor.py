@@ -478,7 +478,8 @@ def test_says_how_to_start_a_worker_where_none_is_online(watched, doctor, prefec
 
     said = doctor()
 
-    assert failed(said) == ["Workers"]
+    # Whether the pool still counts as ready depends on when Prefect last looked for workers that are gone.
+    assert failed(said) in (["Workers"], ["Work pool", "Workers"])
     assert lines(said)["Workers"].endswith("start one: prefect worker start --pool video-processing")
 
 

@@ -62,7 +62,7 @@ def test_runs_the_policy_from_its_file_where_there_is_no_cluster(capsys):
         show_without_cluster(stack)
 
     story = capsys.readouterr().out
-    assert story.count("Total videos found:     7") == 1
+    assert "Total videos found:     7" in story
     assert "Successfully triggered: 4" in story
     assert "Skipped:                3  (ActiveFlowRun 2, RecentlyProcessed 1)" in story
     assert story.count("Successfully triggered: 0") == 1

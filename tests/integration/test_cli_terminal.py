@@ -174,6 +174,25 @@ async def test_ctrl_c_finishes_the_batch_and_says_what_was_done(scene: Scene):
     assert terminal.text.count("✓ Triggered flow run") == done
 
 
+async def test_a_second_ctrl_c_ends_at_once_and_nothing_is_doubled(scene: Scene):
+    for tenant in ("acme", "globex"):
+        stuck_videos(scene.supabase, 80, tenant_id=tenant)
+    async with serve(scene.prefect.api_url.removesuffix("/api")) as proxy:
+        proxy.treat(silence, at("create_flow_run"), after=1)
+        terminal = Terminal("retry", "--yes", env={**scene.env, "PREFECT_API_URL": f"{proxy.url}/api"})
+        await asyncio.to_thread(terminal.wait_for, "100/160")
+        await asyncio.sleep(1)
+        terminal.child.sendintr()
+        await asyncio.to_thread(terminal.wait_for, "press it again to end at once")
+        terminal.child.sendintr()
+
+        assert await asyncio.to_thread(terminal.end) == 130
+    assert "Ended in the middle of a batch." in terminal.text
+    assert "Traceback" not in terminal.text
+    assert scene.run("retry").code == 0
+    assert len(recoveries(scene)) == len(set(recoveries(scene))) == 160
+
+
 async def test_ctrl_c_before_anything_is_created_ends_at_once(many: Scene):
     async with serve(many.prefect.api_url.removesuffix("/api")) as proxy:
         proxy.treat(silence)
