@@ -7,6 +7,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pexpect
 
 from tests import secrets
 
@@ -38,6 +41,42 @@ def run(*arguments: str | Path, env: Mapping[str, str], program: Path = PROGRAM,
     )
     secrets.refuse(finished.stdout + finished.stderr, f"the output of {arguments}")
     return Said(finished.returncode, finished.stdout, finished.stderr)
+
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """A session on a real terminal: what was written so far, and a person who types."""
+
+    def __init__(self, *arguments: str, env: Mapping[str, str], columns: int = 160, program: Path = PROGRAM) -> None:
+        self.child: Any = pexpect.spawn(
+            str(program),
+            list(arguments),
+            env={**env, "TERM": "xterm-256color"},
+            encoding="utf-8",
+            dimensions=(50, columns),
+            timeout=60,
+        )
+        self.raw = ""
+
+    def wait_for(self, text: str) -> None:
+        self.child.expect_exact(text)
+        self.raw += self.child.before + text
+
+    def end(self) -> int:
+        """Wait for the end; return the exit code."""
+        self.child.expect(pexpect.EOF)
+        self.raw += self.child.before
+        self.child.close()
+        secrets.refuse(self.raw, "the terminal")
+        code = self.child.exitstatus
+        assert isinstance(code, int), f"ended by signal {self.child.signalstatus}"
+        return code
+
+    @property
+    def text(self) -> str:
+        return _ESCAPE.sub("", self.raw).replace("\r", "")
 
 
 _UUID = re.compile(r"(?!0{8})[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -16,7 +16,8 @@ from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 from controller.adapters.http import Channel, HttpError
 from controller.adapters.storage import SupabaseStorage
-from controller.errors import ConfigurationError, ErrorReason, ScanError, Service, ServiceError
+from controller.adapters.supabase_errors import explain, is_no_value, message
+from controller.errors import Service
 from controller.policy import PolicySpec, Stuck, Supabase
 from controller.videos import Row, columns_needed, same_id
 
@@ -25,12 +26,6 @@ PAGE = 1000
 
 MAX_FILTER_LENGTH = 6000
 """Characters of ids in one filter, as the URL has them: proxies cut off URLs from 8 kB. A batch of UUIDs fits."""
-
-NO_VALUE_OF_THE_TYPE = frozenset({"22P02", "22003", "22007", "22008"})
-"""PostgreSQL's codes for a text that cannot be a value of the column's type: its form, a number or a time too large."""
-
-NOT_COMPARABLE = frozenset({"42883", "42804", "42846", "42725"})
-"""PostgreSQL's codes for two values between which there is no such comparison."""
 
 
 class _Query(Protocol):
@@ -134,10 +129,9 @@ class SupabaseTable:
         try:
             return await self._ask(query, columns)
         except HttpError as error:
-            said = _message(error)
-            if _code(error) in NO_VALUE_OF_THE_TYPE and any(video_id in said for video_id in video_ids):
+            if is_no_value(error) and any(video_id in message(error) for video_id in video_ids):
                 raise _NoSuchIdError from None
-            raise self._explain(error) from None
+            raise explain(error, self._channel, self._supabase) from None
 
     def _behind(self, row: Row) -> str:
         """The rows that the order puts behind this one; rows without a time come first."""
@@ -191,7 +185,7 @@ class SupabaseTable:
         try:
             return await self._ask(query, columns)
         except HttpError as error:
-            raise self._explain(error) from None
+            raise explain(error, self._channel, self._supabase) from None
 
     async def _ask(self, query: _Query, columns: Sequence[str]) -> list[Row]:
         """The rows of an answer, each with all columns asked for; raises `HttpError` as it comes."""
@@ -203,55 +197,6 @@ class SupabaseTable:
         if not isinstance(rows, list) or not all(isinstance(row, Mapping) and row.keys() >= wanted for row in rows):
             raise self._channel.unexpected(str(rows))
         return rows
-
-    def _explain(self, error: HttpError) -> ScanError:
-        """What an error means for the owner of the policy.
-
-        The codes are PostgreSQL's (https://www.postgresql.org/docs/current/errcodes-appendix.html) and PostgREST's
-        (https://docs.postgrest.org/en/stable/references/errors.html).
-        """
-        at = f"{self._supabase.schema_name}.{self._supabase.table}"
-        said = self._channel.clean(_message(error))
-        match _code(error):
-            case "42P01" | "PGRST205":
-                return _configuration(
-                    ErrorReason.TABLE_NOT_FOUND,
-                    f"spec.supabase.table: Supabase has no table {at}; write one that its API serves",
-                )
-            case "42703":
-                return _configuration(
-                    ErrorReason.COLUMN_NOT_FOUND,
-                    f"spec.supabase.columns, or a placeholder: table {at} lacks a column ({said})",
-                )
-            case "PGRST106":
-                return _configuration(
-                    ErrorReason.SCHEMA_NOT_EXPOSED,
-                    f"spec.supabase.schema: Supabase does not serve {self._supabase.schema_name!r} ({said})",
-                )
-            case code if code in NO_VALUE_OF_THE_TYPE or code in NOT_COMPARABLE:
-                return _configuration(
-                    ErrorReason.INVALID_FILTER,
-                    f"spec.stuck.statuses or spec.supabase.columns: table {at} refuses the comparison ({said})",
-                )
-            case "42501":
-                return ServiceError(
-                    f"Supabase may not read table {at} ({said}); grant its role, service_role, SELECT on it",
-                    reason=ErrorReason.FORBIDDEN,
-                    service=Service.SUPABASE,
-                )
-            case "57014":
-                return ServiceError(
-                    f"Supabase took too long to find the stuck videos ({said}); an index of {at} on "
-                    f"({self._supabase.columns.status}, {self._supabase.columns.created_at}) helps",
-                    reason=ErrorReason.TIMED_OUT,
-                    service=Service.SUPABASE,
-                )
-            case _:
-                return self._channel.refused(error)
-
-
-def _configuration(reason: ErrorReason, message: str) -> ConfigurationError:
-    return ConfigurationError(message, reason=reason, service=Service.SUPABASE)
 
 
 def _quoted(name: str) -> str:
@@ -276,11 +221,3 @@ def _chunks(video_ids: Sequence[str]) -> Iterator[list[str]]:
         length += size
     if chunk:
         yield chunk
-
-
-def _code(error: HttpError) -> str:
-    return str(error.said("code") or "")
-
-
-def _message(error: HttpError) -> str:
-    return str(error.said("message") or error.text)

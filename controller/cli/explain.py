@@ -8,7 +8,7 @@ import click
 
 from controller.checks import Facts, upload_path
 from controller.cli.errors import Failed
-from controller.cli.looking import Conclusion, look, order_for, read_clock, with_age
+from controller.cli.looking import Conclusion, look, order_for, read_clock
 from controller.cli.options import Where, policy_options, run_async
 from controller.cli.program import program_name
 from controller.cli.screen import BAD, DIM, GOOD, STRONG, Screen
@@ -44,7 +44,7 @@ async def _explain(where: Where, video_id: str) -> None:
             steps, video = steps_of_row(row, source.policy.spec, now=read_clock())
             conclusion = None
             if video is not None:
-                more, conclusion = await _scan_for(source, source.policy, video)
+                more, conclusion = await _scan_for(source, video)
                 steps += more
     _print_heading(screen, video_id, row, source)
     for step in steps:
@@ -64,9 +64,10 @@ async def _row(source: Source, video_id: str) -> Row:
     return row
 
 
-async def _scan_for(source: Source, policy: Policy, video: Video) -> tuple[list[Step], Conclusion | None]:
+async def _scan_for(source: Source, video: Video) -> tuple[list[Step], Conclusion | None]:
     """The checks of a stuck video, and what a scan of all videos concludes for it."""
-    seen = await look(source, with_age(policy, None), order_for(source))
+    policy = source.policy
+    seen = await look(source, policy, order_for(source))
     conclusion = next((each for each in seen.conclusions if same_id(each.video_id) == same_id(video.id)), None)
     if seen.facts is None:
         return [], conclusion

@@ -89,8 +89,8 @@ async def _request(where: Where, video_id: str | None, *, wait: bool, seconds: f
         if video_id is not None:
             await _tidy(served, token)
         _show(screen, served.status)
-        if video_id is not None and not _found_any(served.status):
-            raise Failed(f"video {shown(video_id)} was not released: {await _why_missing(served, video_id)}")
+        if video_id is not None and (why := await _why_not_released(served, video_id)):
+            raise Failed(f"video {shown(video_id)} was not released: {why}")
         _exit(screen, served.status)
 
 
@@ -151,12 +151,12 @@ def _show(screen: Screen, status: PolicyStatus) -> None:
     print_decisions(screen, status.last_scan)
 
 
-def _found_any(status: PolicyStatus) -> bool:
-    last = status.last_scan
-    return last is not None and (last.found > 0 or last.error is not None)
-
-
-async def _why_missing(found: Found, video_id: str) -> str:
+async def _why_not_released(found: Found, video_id: str) -> str | None:
+    last = found.status.last_scan
+    if last is None or last.error is not None or last.recovered or last.failed:
+        return None
+    if last.found:
+        return "; ".join(f"{each.reason}: {each.message}" for each in last.decisions)
     try:
         missing = await why_missing(LiveServices(found.cluster.secret), found.policy, [video_id])
     except ScanError:  # not everybody may read the Secret

@@ -15,8 +15,8 @@ from syrupy.assertion import SnapshotAssertion
 
 from tests import terminal
 from tests.e2e.conftest import REQUESTED_AT, Controller, Namespace, wait_for
-from tests.support import ago, merge
-from tests.terminal import PLUGIN, Said, video_id
+from tests.support import DEPLOYMENT, ago, merge
+from tests.terminal import PLUGIN, Said, Terminal, video_id
 
 pytestmark = pytest.mark.e2e
 
@@ -221,6 +221,20 @@ def test_waits_for_the_request_that_took_the_place_of_its_own(person: Person, co
     assert "Another request (another) took the place of this one" in said[0].err
 
 
+def test_ctrl_c_while_it_waits_leaves_the_request_and_says_so(person: Person):
+    person.namespace.apply()
+    kubectl = person.namespace.cluster.kubectl_program
+    terminal = Terminal("video-recovery", "scan", "-n", person.namespace.name, env=person.env, program=kubectl)
+    terminal.wait_for("Asked the controller")
+    terminal.wait_for("Waiting for the controller")
+    terminal.child.sendintr()
+
+    assert terminal.end() == 130
+    assert "The request stays: the controller serves it all the same." in terminal.text
+    assert "Traceback" not in terminal.text
+    assert REQUESTED_AT in person.namespace.get()["metadata"]["annotations"]
+
+
 def test_release_recovers_a_quarantined_video_and_leaves_no_trap(watched: Person, snapshot: SnapshotAssertion):
     watched.namespace.patch_spec({"retry": {"maxAttempts": 1}, "stuck": {"recentRunWindow": "0s"}})
     insert(watched, 1)
@@ -247,6 +261,17 @@ def test_release_tells_an_unknown_video_from_one_that_is_not_stuck(watched: Pers
     assert (unknown.code, ready.code) == (1, 1)
     assert f"video {video_id(99)} was not released: not found in captionacc.videos" in unknown.err
     assert "was not released: not stuck (its status is ready; stuck are uploading, pending)" in ready.err
+
+
+def test_release_says_why_a_video_was_left_alone(watched: Person):
+    watched.namespace.prefect.create_flow_run(
+        watched.namespace.prefect.create_deployment(DEPLOYMENT), "RUNNING", parameters={"video_id": insert(watched, 1)}
+    )
+
+    said = watched.here("release", "--video-id", video_id(1))
+
+    assert said.code == 1
+    assert f"Error: video {video_id(1)} was not released: ActiveFlowRun: flow run" in said.err
 
 
 # The schedule

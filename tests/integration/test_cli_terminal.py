@@ -2,56 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
-from typing import Any
 
-import pexpect
 import pytest
 from aiohttp.web import StreamResponse
 
-from tests import secrets
 from tests.integration.conftest import Scene
 from tests.integration.test_cli_retry import recoveries
 from tests.proxy import Exchange, at, serve, silence
 from tests.support import stuck_videos
-from tests.terminal import PROGRAM, video_id
+from tests.terminal import Terminal, video_id
 
 pytestmark = pytest.mark.integration
-
-ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-class Terminal:
-    """A session: what was written so far, and a person who types."""
-
-    def __init__(self, *arguments: str, env: Mapping[str, str], columns: int = 160) -> None:
-        self.child: Any = pexpect.spawn(
-            str(PROGRAM),
-            list(arguments),
-            env={**env, "TERM": "xterm-256color"},
-            encoding="utf-8",
-            dimensions=(50, columns),
-            timeout=60,
-        )
-        self.raw = ""
-
-    def wait_for(self, text: str) -> None:
-        self.child.expect_exact(text)
-        self.raw += self.child.before + text
-
-    def end(self) -> int:
-        """Wait for the end; return the exit code."""
-        self.child.expect(pexpect.EOF)
-        self.raw += self.child.before
-        self.child.close()
-        secrets.refuse(self.raw, "the terminal")
-        code = self.child.exitstatus
-        assert isinstance(code, int), f"ended by signal {self.child.signalstatus}"
-        return code
-
-    @property
-    def text(self) -> str:
-        return ESCAPE.sub("", self.raw).replace("\r", "")
 
 
 @pytest.fixture
