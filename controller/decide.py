@@ -50,11 +50,14 @@ def _decide_one(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> 
 
 def _observe(decisions: list[Decision]) -> list[Decision]:
     return [
-        Skip(decision.video, SkipReason.OBSERVE_MODE, _would(decision)) if isinstance(decision, Recover) else decision
+        Skip(decision.video, SkipReason.OBSERVE_MODE, describe_recovery(decision))
+        if isinstance(decision, Recover)
+        else decision
         for decision in decisions
     ]
 
 
-def _would(decision: Recover) -> str:
+def describe_recovery(decision: Recover) -> str:
+    """What would be done, in words."""
     replaced = "".join(f", in place of flow run {run.name}" for run in decision.replaces)
     return f"attempt {decision.attempt} would be triggered{replaced}"

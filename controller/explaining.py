@@ -62,7 +62,7 @@ def steps_of_row(row: Row, spec: PolicySpec, *, now: datetime) -> tuple[list[Ste
     video = videos[0]
     waits = video.status in stuck.statuses
     status = f"its status is {shown(video.status)}" + ("" if waits else f"; stuck are {', '.join(stuck.statuses)}")
-    age, limit = now - video.created_at, stuck.age_by_status.get(video.status, stuck.age)
+    age, limit = now - video.created_at, stuck.age_of(video.status)
     old = f"it is {_in_minutes(age)} old; stuck from {format_duration(limit)} on"
     steps = [
         deletion,

@@ -102,6 +102,10 @@ class Stuck(Block):
     """What to do about an abandoned flow run. Report: name it in status and leave the video alone. Replace: cancel it
     and, once it has ended, recover the video; needs abandonedRunAfter."""
 
+    def age_of(self, status: str) -> timedelta:
+        """How long a video in this status waits before it is stuck."""
+        return self.age_by_status.get(status, self.age)
+
     rules = (
         Rule(
             "self.ageByStatus.all(status, status in self.statuses)",

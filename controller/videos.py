@@ -94,13 +94,12 @@ def _read_row(row: Row, columns: Columns) -> Video | BadRow:
 
 def is_stuck(video: Video, stuck: Stuck, *, now: datetime) -> bool:
     """Whether the video waits in one of the statuses for longer than its threshold."""
-    age = stuck.age_by_status.get(video.status, stuck.age)
-    return video.status in stuck.statuses and now - video.created_at > age
+    return video.status in stuck.statuses and now - video.created_at > stuck.age_of(video.status)
 
 
 def youngest_age(stuck: Stuck) -> timedelta:
     """The smallest threshold of the policy: no younger video can be stuck."""
-    return min(stuck.age_by_status.get(status, stuck.age) for status in stuck.statuses)
+    return min(stuck.age_of(status) for status in stuck.statuses)
 
 
 def same_id(video_id: str) -> str:

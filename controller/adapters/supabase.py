@@ -111,7 +111,7 @@ class SupabaseTable:
             query = query.or_(_is_in(columns.id, video_ids))
         query = query.order(_quoted(columns.created_at), nullsfirst=True)
         query = query.order(_quoted(columns.id), nullsfirst=False).limit(PAGE)
-        return await self._ask_for(query, self._columns, video_ids or ())
+        return await self._rows(query, self._columns, video_ids or ())
 
     async def row(self, video_id: str) -> Row | None:
         """See `controller.services.VideoTable.row`."""
@@ -119,13 +119,13 @@ class SupabaseTable:
         wanted = [*self._columns, *([columns.deleted_at] if columns.deleted_at else [])]
         query = self._select(wanted).or_(_is_in(columns.id, [video_id])).limit(1)
         try:
-            rows = await self._ask_for(query, wanted, [video_id])
+            rows = await self._rows(query, wanted, [video_id])
         except _NoSuchIdError:
             return None
         return rows[0] if rows else None
 
-    async def _ask_for(self, query: _Query, columns: Sequence[str], video_ids: Sequence[str]) -> list[Row]:
-        """The rows of an answer to a question that names ids; raises `_NoSuchIdError` if one of them cannot be any."""
+    async def _rows(self, query: _Query, columns: Sequence[str], video_ids: Sequence[str] = ()) -> list[Row]:
+        """The rows of an answer; raises `_NoSuchIdError` if one of the ids that are asked for cannot be any."""
         try:
             return await self._ask(query, columns)
         except HttpError as error:
@@ -180,12 +180,6 @@ class SupabaseTable:
     def _select(self, columns: Sequence[str]) -> _Query:
         selected = self._client.table(self._supabase.table).select(*(_quoted(column) for column in columns))
         return cast(_Query, selected)
-
-    async def _rows(self, query: _Query, columns: Sequence[str]) -> list[Row]:
-        try:
-            return await self._ask(query, columns)
-        except HttpError as error:
-            raise explain(error, self._channel, self._supabase) from None
 
     async def _ask(self, query: _Query, columns: Sequence[str]) -> list[Row]:
         """The rows of an answer, each with all columns asked for; raises `HttpError` as it comes."""

@@ -1,6 +1,7 @@
 """`explain`: every check for one video, in order, with what it saw: for who asks why a video was not retried."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -81,10 +82,8 @@ async def _all_facts(clients: Clients, facts: Facts, policy: Policy, video: Vide
     recoveries = await clients.server.recoveries(facts.deployment, [video.id])
     uploaded: set[str] = set()
     if policy.spec.upload is not None and clients.store is not None:
-        try:
+        with suppress(UnusableValueError):  # the step says so
             uploaded = await clients.store.complete([upload_path(video, policy.spec.upload)])
-        except UnusableValueError:
-            uploaded = set()  # the step says so
     return replace(facts, recoveries={**facts.recoveries, **recoveries}, uploaded=facts.uploaded | uploaded)
 
 

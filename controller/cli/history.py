@@ -17,10 +17,7 @@ from controller.status import PolicyStatus, ScanRecord
 
 @click.command()
 @click.argument("name_and_run", nargs=-1, metavar="[NAME] [RUN]")
-@connection_options[0]
-@connection_options[1]
-@connection_options[2]
-@connection_options[3]
+@connection_options
 def history(name_and_run: tuple[str, ...], **where: Any) -> None:
     """Show the recent scans of a policy.
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from controller.attempts import next_attempt
 from controller.checks import Facts
 from controller.cli.source import Source
+from controller.decide import describe_recovery
 from controller.decisions import Decision, Failure, Recover, Skip
 from controller.explaining import why_not_stuck
 from controller.outcome import Outcome
@@ -34,8 +35,7 @@ def with_age(policy: Policy, minutes: int | None) -> Policy:
 
 def describe_age(spec: PolicySpec) -> str:
     """From which age on videos are stuck, in minutes: `10 minutes`."""
-    ages = {status: spec.stuck.age_by_status.get(status, spec.stuck.age) for status in spec.stuck.statuses}
-    minutes = {status: f"{age.total_seconds() / 60:g}" for status, age in ages.items()}
+    minutes = {status: f"{spec.stuck.age_of(status).total_seconds() / 60:g}" for status in spec.stuck.statuses}
     if len(set(minutes.values())) == 1:
         return f"{next(iter(minutes.values()))} minutes"
     return ", ".join(f"{number} ({status})" for status, number in minutes.items()) + " minutes"
@@ -81,9 +81,8 @@ class Look(Reporter):
 
     def _conclusion(self, decision: Decision, videos: dict[str, Video]) -> "Conclusion":
         if isinstance(decision, Recover):
-            replaced = "".join(f", in place of flow run {run.name}" for run in decision.replaces)
-            message = f"attempt {decision.attempt} would be triggered{replaced}"
-            return Conclusion(decision.video.id, decision.video, "Recover", None, message, decision.attempt)
+            message, attempt = describe_recovery(decision), decision.attempt
+            return Conclusion(decision.video.id, decision.video, "Recover", None, message, attempt)
         word, video = (
             ("Skip", decision.video) if isinstance(decision, Skip) else ("Fail", videos.get(decision.video_id))
         )

@@ -72,15 +72,17 @@ _context = click.option("--context", metavar="NAME", help="The kubeconfig's cont
 
 def policy_options(command: Command) -> Command:
     """Options of a command that works with and without a cluster."""
-    return _apply(command, _name, _files, _namespace, _kubeconfig, _context, verbose_option)
+    return _name(_files(connection_options(command)))
 
 
 def cluster_options(command: Command) -> Command:
     """Options of a command that needs a policy in a cluster."""
-    return _apply(command, _name, *connection_options)
+    return _name(connection_options(command))
 
 
-connection_options = (_namespace, _kubeconfig, _context, verbose_option)
+def connection_options(command: Command) -> Command:
+    """Options that say which cluster, and where in it."""
+    return _apply(command, _namespace, _kubeconfig, _context, verbose_option)
 
 
 def _apply(command: Command, *decorators: Callable[[Command], Command]) -> Command:

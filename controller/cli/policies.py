@@ -1,10 +1,11 @@
 """A policy in a cluster: which one a person means, and how it is now."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import kube_config
@@ -18,6 +19,7 @@ from controller.adapters.kubernetes import (
     PolicyKey,
     explain,
     load_configuration,
+    policy_path,
 )
 from controller.cli.errors import Failed, WrongUseError
 from controller.cli.options import Where
@@ -59,6 +61,12 @@ class Found:
         if manifest is None or manifest["metadata"]["uid"] != self.key.uid:
             raise Failed(f"policy {self.key.namespace}/{self.key.name} is gone")
         return found(self.cluster, manifest)
+
+    async def patch(self, **changes: Mapping[str, Any]) -> None:
+        """Merge changes into the policy, unless another one has its name by now."""
+        metadata = {"uid": self.key.uid, **changes.pop("metadata", {})}
+        path = policy_path(self.key.namespace, self.key.name)
+        await self.cluster.request("PATCH", path, {"metadata": metadata, **changes})
 
 
 def found(cluster: Cluster, manifest: Manifest) -> Found:

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from controller.adapters.kubernetes import policy_path
 from controller.adapters.services import LiveServices
 from controller.cli.errors import Failed
 from controller.cli.looking import read_clock, why_missing
@@ -77,7 +76,7 @@ async def _request(where: Where, video_id: str | None, *, wait: bool, seconds: f
         _see_that_it_can_be_served(found)
         token = f"{read_clock():%Y-%m-%dT%H:%M:%SZ}-{uuid.uuid4().hex[:8]}"
         # A video that somebody named earlier would narrow this scan to it.
-        await _annotate(found, {REQUESTED_AT: token, REQUESTED_VIDEO: video_id})
+        await found.patch(metadata={"annotations": {REQUESTED_AT: token, REQUESTED_VIDEO: video_id}})
         screen.note(f"Asked the controller for a scan of {name}" + (f", video {video_id}" if video_id else ""))
         if not wait:
             return
@@ -101,12 +100,6 @@ def _see_that_it_can_be_served(found: Found) -> None:
     current = found.status.observed_generation == found.manifest["metadata"]["generation"]
     if stalled is not None and current and stalled.reason in {"InvalidSpec", "InvalidSchedule"}:
         raise Failed(stalled.message)
-
-
-async def _annotate(found: Found, annotations: dict[str, str | None]) -> None:
-    key = found.key
-    body = {"metadata": {"uid": key.uid, "annotations": annotations}}
-    await found.cluster.request("PATCH", policy_path(key.namespace, key.name), body)
 
 
 async def _wait_at_most(screen: Screen, found: Found, token: str, seconds: float) -> Found:
@@ -141,7 +134,7 @@ async def _tidy(found: Found, token: str) -> None:
     """Take the video's annotation off again: it would narrow whatever scan is asked for next."""
     annotations = found.manifest["metadata"].get("annotations") or {}
     if annotations.get(REQUESTED_AT) == token:
-        await _annotate(found, {REQUESTED_VIDEO: None})
+        await found.patch(metadata={"annotations": {REQUESTED_VIDEO: None}})
 
 
 def _show(screen: Screen, status: PolicyStatus) -> None:

@@ -13,7 +13,16 @@ from typing import Any
 import click
 import yaml
 
-from controller.adapters.credentials import Secret, prefect_credentials, supabase_credentials
+from controller.adapters.credentials import (
+    PREFECT_AUTH,
+    PREFECT_KEY,
+    PREFECT_URL,
+    SUPABASE_KEY,
+    SUPABASE_URL,
+    Secret,
+    prefect_credentials,
+    supabase_credentials,
+)
 from controller.adapters.services import LiveServices
 from controller.cli.errors import Failed, WrongUseError, in_words
 from controller.cli.options import Where
@@ -21,8 +30,8 @@ from controller.errors import ConfigurationError, ScanError
 from controller.policy import API_VERSION, KIND, Policy, parse_policy
 from controller.status import PolicyStatus
 
-NEEDED = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "PREFECT_API_URL")
-VARIABLES = (*NEEDED, "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
+NEEDED = (SUPABASE_URL, SUPABASE_KEY, PREFECT_URL)
+VARIABLES = (*NEEDED, PREFECT_KEY, PREFECT_AUTH)
 
 SCHEMA = "SUPABASE_SCHEMA"
 """As the scripts that came before this program read it; not set: public."""

@@ -4,7 +4,6 @@ from typing import Any
 
 import click
 
-from controller.adapters.kubernetes import policy_path
 from controller.cli.looking import read_clock
 from controller.cli.options import Where, cluster_options, run_async
 from controller.cli.policies import open_policy
@@ -39,8 +38,7 @@ async def _set_suspend(where: Where, *, suspended: bool) -> None:
         schedule = Schedule(spec.schedule, spec.time_zone)
         already = "already " if spec.suspend is suspended else ""
         if not already:
-            body = {"metadata": {"uid": key.uid}, "spec": {"suspend": suspended}}
-            await found.cluster.request("PATCH", policy_path(key.namespace, key.name), body)
+            await found.patch(spec={"suspend": suspended})
     now = read_clock()
     rest = "" if suspended else f"; the next scan comes {moment(schedule.after(now), now=now)}"
     verb = "suspended" if suspended else "active" if already else "resumed"

@@ -153,6 +153,6 @@ class WatchedScan(Reporter):
             self.progress = None
 
 
-def name_beside(video: Video | None) -> list[tuple[str, str]]:
+def name_beside(video: Video) -> list[tuple[str, str]]:
     """A video's name as the end of a line, if it has one."""
-    return [(f"  {video.name}", DIM)] if video is not None and video.name else []
+    return [(f"  {video.name}", DIM)] if video.name else []
