@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Test files side by side: most of their time is waiting.
 LANES := 3
-PACKAGES := controller devstack demo benchmarks tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock generate check format test test-unit test-integration test-e2e test-faults test-crash demo bench clean
@@ -27,8 +26,8 @@ lock: setup  ## Renew requirements.lock from pyproject.toml
 	  --python-version 3.11 --group dev pyproject.toml --output-file requirements.lock
 
 generate: setup  ## Write manifests/crd.yaml from the models and docs/cli.md from the program
-	$(BIN)/python -m controller.crd --write
-	$(BIN)/python -m controller.cli.reference --write
+	$(BIN)/python -m tools.generate.crd --write
+	$(BIN)/python -m tools.generate.cli --write
 
 check: setup  ## Lint, format, types, layers
 	$(BIN)/ruff check .

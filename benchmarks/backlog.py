@@ -24,10 +24,10 @@ from benchmarks.counting import counted
 from benchmarks.parts import TENANT, Services, scan_backlog
 from benchmarks.replaced import LAST_RUNS, is_or_was_at_work
 from controller.adapters.http import RETRIED, TIMEOUT, Channel, HttpError
-from controller.adapters.prefect_creation import DATABASE_LOCKED
+from controller.adapters.prefect.creation import DATABASE_LOCKED
 from controller.errors import Service
 from controller.flow_runs import idempotency_key
-from controller.services import BATCH
+from controller.ports import BATCH
 from devstack.prefect import environment
 
 Json = dict[str, Any]

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from benchmarks.controllers import Cluster, wait_for
 from benchmarks.parts import Services
-from controller.settings import REQUESTED_AT
+from controller.api.names import REQUESTED_AT
 
 POLICY = "vrp/policy-0"
 

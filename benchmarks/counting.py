@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import stamina.instrumentation
 from stamina.instrumentation import RetryDetails
 
-from controller.adapters import steps
+from controller.adapters import instrumentation
 from controller.errors import Service
 
 
@@ -39,8 +39,8 @@ def counted() -> Iterator[Sent]:
         _open.remove(sent)
 
 
-def _on_step(moment: steps.Moment, what: str) -> None:
-    if moment is steps.Moment.BEFORE:
+def _on_step(moment: instrumentation.Moment, what: str) -> None:
+    if moment is instrumentation.Moment.BEFORE:
         for sent in _open:
             sent.to[Service(what.split()[0])] += 1
 
@@ -50,5 +50,5 @@ def _on_retry(details: RetryDetails) -> None:
         sent.again += 1
 
 
-steps.watch(_on_step)
+instrumentation.watch(_on_step)
 stamina.instrumentation.set_on_retry_hooks([_on_retry])

@@ -5,8 +5,8 @@ from statistics import median
 
 from benchmarks.counting import counted
 from benchmarks.parts import Services, manifest, scan
+from controller.api.manifest import parse_policy
 from controller.errors import Service
-from controller.policy import parse_policy
 
 WARM_UP = 5
 

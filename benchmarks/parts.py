@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from controller.adapters.clients import LiveServices
 from controller.adapters.credentials import Secret
-from controller.adapters.services import LiveServices
+from controller.api.manifest import Policy, parse_policy
 from controller.outcome import Outcome
-from controller.policy import Policy, parse_policy
 from controller.scan import Reporter, run_scan
 from controller.schedule import Order, Trigger
 from devstack import Deployment, Prefect, Supabase

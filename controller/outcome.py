@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from controller.decisions import Failure, Skip
-from controller.errors import ScanError
+from controller.decisions.decision import Failure, Skip
+from controller.errors import ErrorReason, ScanError
 from controller.flow_runs import Deployment, FlowRun, Recoveries
 from controller.schedule import Order
 from controller.videos import Video
@@ -90,3 +90,9 @@ class Outcome:
     def forget(self, video: Video) -> None:
         """Take out a video that got going by itself during the scan: there is nothing to recover or to count."""
         self.stuck = [other for other in self.stuck or () if other is not video]
+
+
+def broken_off(order: Order, defect: Exception, *, now: datetime) -> Outcome:
+    """The outcome of a scan that a defect of ours ended; a log has the details."""
+    problem = ScanError(f"the controller failed: {type(defect).__name__}", reason=ErrorReason.INTERNAL_ERROR)
+    return Outcome(order, now, error=problem)

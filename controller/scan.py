@@ -1,7 +1,7 @@
 """One scan, from top to bottom: read this first.
 
 `run_scan` does the numbered steps of a scan in order. What it needs from outside comes through the protocols of
-`controller.services`; `controller.decide` does the thinking; `controller.reporting` turns the outcome into a status. A
+`controller.ports`; `controller.decisions` does the thinking; `controller.reporting` turns the outcome into a status. A
 scan ends with an outcome, also when a service fails: what was done until then stays counted.
 """
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
-from controller.checks import (
+from controller.api.manifest import Policy
+from controller.decisions.checks import (
     CHEAP_CHECKS,
     FLOW_RUN_CHECKS,
-    Facts,
     describe_abandoned,
     first_objection,
     heartbeats_wanted,
@@ -23,14 +23,14 @@ from controller.checks import (
     passing,
     upload_path,
 )
-from controller.decide import decide
-from controller.decisions import Decision, Failure, FailureReason, Recover, Skip, SkipReason
+from controller.decisions.decide import decide
+from controller.decisions.decision import Decision, Failure, FailureReason, Recover, Skip, SkipReason
+from controller.decisions.facts import Facts
 from controller.errors import ScanError
 from controller.flow_runs import Deployment, FlowRunIndex, Recoveries, StateType
 from controller.outcome import Outcome, Recovered, Result, Seen
-from controller.policy import Policy
+from controller.ports import BATCH, Clients, Created, FlowServer, Services, Stop
 from controller.schedule import Order
-from controller.services import BATCH, Clients, Created, FlowServer, Services, Stop
 from controller.videos import BadRow, UnusableValueError, Video, is_stuck, read_rows, same_id, youngest_age
 
 HEARTBEAT_FRESH = timedelta(minutes=15)

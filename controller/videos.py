@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from controller.policy import Columns, PolicySpec, Stuck, placeholders
+from controller.api.policy import Columns, PolicySpec, Stuck, placeholders
 
 Row = Mapping[str, object]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from controller.adapters.clients import LiveServices
 from controller.adapters.credentials import Secret
-from controller.adapters.services import LiveServices
+from controller.api.manifest import Policy, parse_policy
 from controller.outcome import Outcome, Recovered
-from controller.policy import Policy, parse_policy
 from controller.scan import Reporter, run_scan
 from controller.schedule import Order, Trigger
 from devstack import Supabase

@@ -1,1 +1,1 @@
-"""The I/O: one module for each service, behind the protocols of `controller.scan`."""
+"""The I/O: a package for each service, behind the protocols of `controller.ports`."""

@@ -15,7 +15,7 @@ import httpx
 import stamina
 from stamina.instrumentation import RetryDetails
 
-from controller.adapters import steps
+from controller.adapters import instrumentation
 from controller.errors import ErrorReason, Service, ServiceError
 from controller.videos import printable
 
@@ -105,10 +105,10 @@ class Channel:
         )
 
     async def _sending(self, request: httpx.Request) -> None:
-        steps.passing(steps.Moment.BEFORE, self._step(request))
+        instrumentation.passing(instrumentation.Moment.BEFORE, self._step(request))
 
     async def _answered(self, response: httpx.Response) -> None:
-        steps.passing(steps.Moment.AFTER, self._step(response.request))
+        instrumentation.passing(instrumentation.Moment.AFTER, self._step(response.request))
 
     def _step(self, request: httpx.Request) -> str:
         return f"{self._service} {request.method} {request.url.path}"

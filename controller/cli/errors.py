@@ -36,7 +36,8 @@ def in_words(error: Exception) -> click.ClickException:
         return Failed(error.message + _advice(error))
     from kubernetes.aio.client.exceptions import ApiException
 
-    from controller.adapters.kubernetes import TRANSPORT_ERRORS, ClusterError, explain
+    from controller.adapters.kubernetes.cluster import TRANSPORT_ERRORS, explain
+    from controller.adapters.kubernetes.errors import ClusterError
 
     if isinstance(error, ClusterError):
         return Failed(str(error))

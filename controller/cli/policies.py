@@ -10,22 +10,14 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import kube_config
 
-from controller.adapters.kubernetes import (
-    GROUP,
-    PLURAL,
-    Cluster,
-    ClusterError,
-    Manifest,
-    PolicyKey,
-    explain,
-    load_configuration,
-    policy_path,
-)
+from controller.adapters.kubernetes.cluster import Cluster, Manifest, PolicyKey, explain, policy_path
+from controller.adapters.kubernetes.config import load_configuration
+from controller.adapters.kubernetes.errors import ClusterError
+from controller.api.manifest import Policy, parse_policy, read_status
+from controller.api.names import GROUP, PLURAL
+from controller.api.status import PolicyStatus
 from controller.cli.errors import Failed, WrongUseError
 from controller.cli.options import Where
-from controller.policy import Policy, parse_policy
-from controller.reconcile import read_status
-from controller.status import PolicyStatus
 
 PATIENCE = 5.0
 """Seconds for which a person waits for an API server that does not answer."""

@@ -11,18 +11,18 @@ import click
 from controller.cli.errors import WrongUseError, in_words
 
 COMMANDS = {
-    "find": "controller.cli.find:find",
-    "retry": "controller.cli.retry:retry",
-    "explain": "controller.cli.explain:explain",
-    "scan": "controller.cli.request:scan",
-    "release": "controller.cli.request:release",
-    "suspend": "controller.cli.suspend:suspend",
-    "resume": "controller.cli.suspend:resume",
-    "status": "controller.cli.status:status",
-    "history": "controller.cli.history:history",
-    "doctor": "controller.cli.doctor:doctor",
-    "run": "controller.cli.run:run",
-    "completion": "controller.cli.completion:completion",
+    "find": "controller.cli.commands.find:find",
+    "retry": "controller.cli.commands.retry:retry",
+    "explain": "controller.cli.commands.explain:explain",
+    "scan": "controller.cli.commands.request:scan",
+    "release": "controller.cli.commands.request:release",
+    "suspend": "controller.cli.commands.suspend:suspend",
+    "resume": "controller.cli.commands.suspend:resume",
+    "status": "controller.cli.commands.status:status",
+    "history": "controller.cli.commands.history:history",
+    "doctor": "controller.cli.commands.doctor:doctor",
+    "run": "controller.cli.commands.run:run",
+    "completion": "controller.cli.commands.completion:completion",
 }
 """Where each command is, in the order in which `--help` lists them."""
 

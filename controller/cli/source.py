@@ -13,6 +13,7 @@ from typing import Any
 import click
 import yaml
 
+from controller.adapters.clients import LiveServices
 from controller.adapters.credentials import (
     PREFECT_AUTH,
     PREFECT_KEY,
@@ -23,12 +24,12 @@ from controller.adapters.credentials import (
     prefect_credentials,
     supabase_credentials,
 )
-from controller.adapters.services import LiveServices
+from controller.api.manifest import Policy, parse_policy
+from controller.api.names import API_VERSION, KIND
+from controller.api.status import PolicyStatus
 from controller.cli.errors import Failed, WrongUseError, in_words
 from controller.cli.options import Where
 from controller.errors import ConfigurationError, ScanError
-from controller.policy import API_VERSION, KIND, Policy, parse_policy
-from controller.status import PolicyStatus
 
 NEEDED = (SUPABASE_URL, SUPABASE_KEY, PREFECT_URL)
 VARIABLES = (*NEEDED, PREFECT_KEY, PREFECT_AUTH)
@@ -79,7 +80,7 @@ async def open_source(where: Where) -> AsyncIterator[Source]:
     elif not needs_a_cluster(where):
         yield from_environment()
     else:
-        from controller.adapters.kubernetes import NoClusterError
+        from controller.adapters.kubernetes.errors import NoClusterError
         from controller.cli.policies import open_policy
 
         try:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import controller.scan
-from controller.adapters import prefect_abandoned, steps
-from controller.adapters.steps import Moment
+from controller.adapters import instrumentation
+from controller.adapters.instrumentation import Moment
+from controller.adapters.prefect import abandoned
 from controller.cli import main
 
 
@@ -159,6 +160,6 @@ def run(directory: Path, arguments: Sequence[str], batch: int) -> None:
         for standard in (sys.stdout, sys.stderr):
             os.dup2(output.fileno(), standard.fileno())
     vars(controller.scan)["BATCH"] = batch
-    vars(prefect_abandoned)["CANCEL_WAIT"] = 0  # nobody is there to stop a run
-    steps.watch(Watcher(Script(directory)))
+    vars(abandoned)["CANCEL_WAIT"] = 0  # nobody is there to stop a run
+    instrumentation.watch(Watcher(Script(directory)))
     main(*arguments)

@@ -10,8 +10,8 @@ from typing import Any
 
 from kubernetes import client, config
 
-from controller.adapters.kubernetes import GROUP, PLURAL, VERSION
-from controller.settings import FINALIZER, REQUESTED_AT
+from controller.api.names import GROUP, PLURAL, REQUESTED_AT, VERSION
+from controller.operator.settings import FINALIZER
 from devstack import ControlPlane, Prefect, Supabase
 from tests import secrets
 from tests.crash import dying

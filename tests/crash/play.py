@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from controller.settings import REQUESTED_AT
+from controller.api.names import REQUESTED_AT
 from tests.crash.dying import Plan
 from tests.crash.lane import Lane
 from tests.crash.scene import RECOVERED, ROLES, STUCK, Scene, Stage, active_recoveries, spec, wanted_flow_runs

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from controller.adapters.prefect_abandoned import HEARTBEAT
+from controller.adapters.prefect.abandoned import HEARTBEAT
 from controller.flow_runs import idempotency_key
 from devstack.prefect import ACTIVE
 from tests.crash.lane import Lane

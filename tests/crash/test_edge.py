@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.steps import Moment
+from controller.adapters.instrumentation import Moment
 from devstack import ControlPlane, Supabase
 from tests.conftest import StartPrefect
 from tests.crash.dying import Plan, general

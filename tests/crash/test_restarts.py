@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from controller.adapters.steps import Moment
+from controller.adapters.instrumentation import Moment
 from devstack import ControlPlane, Prefect
 from tests.crash.conftest import MakeLane
 from tests.crash.dying import Plan

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import pytest
 
-from controller.adapters.steps import Moment
+from controller.adapters.instrumentation import Moment
 from tests.crash.conftest import MakeLane
 from tests.crash.dying import Plan, Step
 from tests.crash.lane import PATIENCE

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from controller.api.manifest import parse_policy
 from controller.flow_runs import idempotency_key
-from controller.policy import parse_policy
 from tests.crash.conftest import MakeLane
 from tests.crash.lane import PATIENCE, Lane
 from tests.e2e.conftest import wait_for

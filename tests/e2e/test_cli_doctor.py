@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.crd import custom_resource_definition
+from controller.api.crd import custom_resource_definition
 from devstack import ControlPlane, Supabase
 from devstack.ports import free_port
 from tests.e2e.conftest import PROJECT, REQUESTED_AT, Controller, Namespace

@@ -17,11 +17,12 @@ import pytest
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from controller.crd import MANIFEST, custom_resource_definition
+from controller.api.crd import custom_resource_definition
+from controller.api.manifest import parse_policy
+from controller.api.status import PolicyStatus
 from controller.errors import ConfigurationError
-from controller.policy import parse_policy
-from controller.status import PolicyStatus
 from devstack import ControlPlane
+from tools.generate.crd import MANIFEST
 
 GROUP, VERSION, PLURAL = "recovery.captiona.cc", "v1alpha1", "videorecoverypolicies"
 NAMESPACE = "default"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from controller.adapters import prefect_abandoned
-from controller.adapters.prefect import PrefectServer, open_server
-from controller.adapters.prefect_runs import read_run
-from controller.decisions import SkipReason
+from controller.adapters.prefect import abandoned
+from controller.adapters.prefect.runs import read_run
+from controller.adapters.prefect.server import PrefectServer, open_server
+from controller.decisions.decision import SkipReason
 from controller.errors import ErrorReason, ScanError
 from controller.flow_runs import FlowRun, StateType
 from controller.scan import HEARTBEAT_FRESH
@@ -40,7 +40,7 @@ def environment(supabase: Supabase, prefect: Prefect) -> dict[str, str]:
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run gets no time to stop."""
-    monkeypatch.setattr(prefect_abandoned, "CANCEL_WAIT", 0)
+    monkeypatch.setattr(abandoned, "CANCEL_WAIT", 0)
 
 
 def run(prefect: Prefect, state: str, *, video: str = "v1", age: timedelta = OLD, **fields: Any) -> str:
@@ -58,14 +58,14 @@ def beat(prefect: Prefect, run_id: str, *, ago: timedelta = timedelta(0), times:
     events = [
         {
             "id": str(uuid.uuid4()),
-            "event": prefect_abandoned.HEARTBEAT,
+            "event": abandoned.HEARTBEAT,
             "occurred": (datetime.now(UTC) - ago - timedelta(milliseconds=n)).isoformat(),
             "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}"},
         }
         for n in range(times)
     ]
     prefect.http.post("events", json=events).raise_for_status()
-    wanted = {"resource": {"id": [f"prefect.flow-run.{run_id}"]}, "event": {"name": [prefect_abandoned.HEARTBEAT]}}
+    wanted = {"resource": {"id": [f"prefect.flow-run.{run_id}"]}, "event": {"name": [abandoned.HEARTBEAT]}}
     until(lambda: prefect.http.post("events/filter", json={"filter": wanted}).json()["total"] >= times)
 
 

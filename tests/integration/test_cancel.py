@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from controller.adapters import prefect_abandoned
-from controller.adapters.prefect import PrefectServer, open_server
-from controller.decisions import SkipReason
+from controller.adapters.prefect import abandoned
+from controller.adapters.prefect.server import PrefectServer, open_server
+from controller.api.manifest import Policy
+from controller.decisions.decision import SkipReason
 from controller.errors import ErrorReason
 from controller.flow_runs import FlowRun, StateType
-from controller.policy import Policy
 from devstack import Prefect, Supabase, Worker
 from tests import proxy
 from tests.conftest import serve
@@ -52,7 +52,7 @@ def environment(supabase: Supabase, to_prefect: Proxy) -> dict[str, str]:
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run gets no time to stop."""
-    monkeypatch.setattr(prefect_abandoned, "CANCEL_WAIT", 0)
+    monkeypatch.setattr(abandoned, "CANCEL_WAIT", 0)
 
 
 def replacing(**stuck: Any) -> Policy:
@@ -252,7 +252,7 @@ def _looks_at(run_id: str) -> Where:
 async def test_a_real_worker_stops_the_flow_before_a_recovery_takes_its_place(
     environment, supabase, prefect, to_prefect, monkeypatch
 ):
-    monkeypatch.setattr(prefect_abandoned, "CANCEL_WAIT", 60)
+    monkeypatch.setattr(abandoned, "CANCEL_WAIT", 60)
     [video] = stuck_videos(supabase, 1)
     states: list[str] = []
     with Worker.start(prefect, supabase.env(), processing_seconds=300) as worker:

@@ -13,11 +13,11 @@ import stamina
 from aiohttp import web
 
 from controller.adapters import http
-from controller.decisions import Failure, FailureReason, SkipReason
+from controller.api.manifest import Policy
+from controller.decisions.decision import Failure, FailureReason, SkipReason
 from controller.errors import ErrorReason, Service
 from controller.flow_runs import idempotency_key
 from controller.outcome import Outcome, Recovered
-from controller.policy import Policy
 from devstack import Prefect, Supabase
 from tests import proxy
 from tests.proxy import Proxy, Request, at

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from controller.adapters.prefect import PrefectServer, open_server
+from controller.adapters.prefect.server import PrefectServer, open_server
 from devstack import Prefect, Supabase, Worker
 from tests import proxy
 from tests.conftest import serve

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 import stamina
 
-from controller.decisions import SkipReason
+from controller.decisions.decision import SkipReason
 from controller.errors import ConfigurationError, ErrorReason, Service
 from controller.outcome import Outcome
 from devstack import Prefect, Supabase

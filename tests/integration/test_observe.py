@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from controller.adapters import steps
-from controller.decisions import Failure, Skip, SkipReason
+from controller.adapters import instrumentation
+from controller.decisions.decision import Failure, Skip, SkipReason
 from controller.flow_runs import idempotency_key
 from controller.outcome import Outcome
 from devstack import Prefect, Supabase
@@ -192,14 +192,14 @@ async def test_decides_as_in_enforce_mode_where_the_same_proof_finds_the_writes(
 async def test_every_request_passes_the_edge_where_writes_are_seen(scene, proxies):
     passed: Counter[str] = Counter()
 
-    def note(moment: steps.Moment, what: str) -> None:
-        if moment is steps.Moment.BEFORE:
+    def note(moment: instrumentation.Moment, what: str) -> None:
+        if moment is instrumentation.Moment.BEFORE:
             passed[what.split(" ", 1)[1]] += 1
 
-    steps.watch(note)
+    instrumentation.watch(note)
     try:
         await scan(policy(mode="Observe", **SPEC), environment(scene, proxies))
     finally:
-        steps._hooks.remove(note)
+        instrumentation._hooks.remove(note)
 
     assert passed == Counter(line(request) for between in proxies for request in between.requests)

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from controller.decisions import Failure, FailureReason, SkipReason
+from controller.api.manifest import Policy
+from controller.decisions.decision import Failure, FailureReason, SkipReason
 from controller.outcome import Outcome, Recovered
-from controller.policy import Policy
 from controller.videos import MAX_SHOWN_LENGTH, printable
 from devstack import Prefect, Supabase
 from tests.support import DEPLOYMENT, ago, policy, reasons, recovered, scan, stuck_videos

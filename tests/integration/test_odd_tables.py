@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from controller.api.manifest import Policy
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
 from controller.outcome import Outcome
-from controller.policy import Policy
 from devstack import Prefect, Supabase
 from tests.conftest import serve
 from tests.support import ago, merge, policy, recovered, scan

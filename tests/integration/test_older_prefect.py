@@ -8,7 +8,7 @@ import pytest
 import stamina
 
 from controller import scan as scan_module
-from controller.decisions import Failure, FailureReason, SkipReason
+from controller.decisions.decision import Failure, FailureReason, SkipReason
 from controller.errors import ErrorReason, Service
 from controller.outcome import Outcome, Recovered
 from devstack import Prefect, Supabase

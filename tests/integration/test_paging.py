@@ -8,9 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from controller.decisions import FailureReason, SkipReason
+from controller.api.manifest import Policy
+from controller.decisions.decision import FailureReason, SkipReason
 from controller.outcome import Outcome
-from controller.policy import Policy
 from devstack import Deployment, Prefect, Supabase
 from tests import proxy
 from tests.conftest import serve

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
-from controller.adapters import steps
-from controller.adapters.prefect_creation import DATABASE_LOCKED
-from controller.decisions import SkipReason
+from controller.adapters import instrumentation
+from controller.adapters.prefect.creation import DATABASE_LOCKED
+from controller.decisions.decision import SkipReason
 from devstack import Prefect, Supabase
 from tests.conftest import StartPrefect
 from tests.support import DEPLOYMENT, ago, policy, reasons, recovered, scan, stuck_videos
@@ -35,20 +35,20 @@ def counted() -> Iterator[Counter[str]]:
     """The requests of a block, by service; those that a busy server on SQLite refuses and gets again count once."""
     sent: Counter[str] = Counter()
 
-    def note(moment: steps.Moment, what: str) -> None:
-        if moment is steps.Moment.BEFORE:
+    def note(moment: instrumentation.Moment, what: str) -> None:
+        if moment is instrumentation.Moment.BEFORE:
             sent[what.partition(" ")[0]] += 1
 
     def note_retry(details: RetryDetails) -> None:
         assert DATABASE_LOCKED in str(details.caused_by)
         sent["Prefect"] -= 1
 
-    steps.watch(note)
+    instrumentation.watch(note)
     set_on_retry_hooks([note_retry])
     try:
         yield sent
     finally:
-        steps._hooks.remove(note)
+        instrumentation._hooks.remove(note)
         set_on_retry_hooks(None)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.decisions import SkipReason
+from controller.decisions.decision import SkipReason
 from devstack import Prefect, Supabase
 from tests.support import DEPLOYMENT, ago, policy, reasons, recovered, scan, stuck_videos
 

@@ -11,9 +11,9 @@ import pytest
 import stamina
 from aiohttp import web
 
-from controller.adapters.storage import SupabaseStorage
-from controller.adapters.supabase import open_supabase
-from controller.decisions import Skip, SkipReason
+from controller.adapters.supabase.storage import SupabaseStorage
+from controller.adapters.supabase.table import open_supabase
+from controller.decisions.decision import Skip, SkipReason
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service, ServiceError
 from devstack import Prefect, Supabase
 from tests import proxy

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from controller.checks import Facts
-from controller.decide import decide
-from controller.decisions import Decision, Failure, Recover
+from controller.api.policy import PolicySpec
+from controller.decisions.decide import decide
+from controller.decisions.decision import Decision, Failure, Recover
+from controller.decisions.facts import Facts
 from controller.flow_runs import FlowRunIndex
-from controller.policy import PolicySpec
 from controller.schedule import Order, Trigger
 from controller.videos import Video, is_stuck
 from tests.unit.fakes import DEPLOYMENT, NOW

@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 import yaml
 
-from controller.decisions import Recover
+from controller.api.manifest import Policy
+from controller.api.policy import Columns
+from controller.decisions.decision import Recover
 from controller.errors import ErrorReason, Service, ServiceError
 from controller.flow_runs import ENDED, Deployment, FlowRun, Recoveries, Recovery, StateType, idempotency_key
 from controller.outcome import Outcome
-from controller.policy import Columns, Policy
+from controller.ports import Clients, Created
 from controller.scan import Reporter
-from controller.services import Clients, Created
 from controller.videos import Row, Video, read_rows, same_id
 
 T = TypeVar("T")
@@ -133,7 +134,7 @@ class World:
 
     @asynccontextmanager
     async def connect(self, policy: Policy) -> AsyncIterator[Clients]:
-        """See `controller.services.Services`."""
+        """See `controller.ports.Services`."""
         self.step("connect")
         store = FakeStore(self) if policy.spec.upload is not None else None
         yield Clients(FakeTable(self, policy), FakeServer(self), store)
@@ -141,7 +142,7 @@ class World:
 
 @dataclass
 class FakeTable:
-    """See `controller.services.VideoTable`."""
+    """See `controller.ports.VideoTable`."""
 
     world: World
     policy: Policy
@@ -171,7 +172,7 @@ class FakeTable:
 
 @dataclass
 class FakeStore:
-    """See `controller.services.ObjectStore`."""
+    """See `controller.ports.ObjectStore`."""
 
     world: World
 
@@ -185,7 +186,7 @@ class FakeStore:
 
 @dataclass
 class FakeServer:
-    """See `controller.services.FlowServer`."""
+    """See `controller.ports.FlowServer`."""
 
     world: World
     seen: int = 0

@@ -10,8 +10,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from controller.conditions import Findings
-from controller.decisions import Recover
+from controller.api.manifest import Policy
+from controller.api.status import PolicyStatus
+from controller.decisions.decision import Recover
 from controller.errors import ScanError
 from controller.flow_runs import (
     RELEASED,
@@ -25,12 +26,11 @@ from controller.flow_runs import (
     is_recovery,
 )
 from controller.outcome import Outcome
-from controller.policy import Policy
-from controller.reporting import after_check, after_scan, newly_quarantined
+from controller.ports import Clients, Created
+from controller.reporting.conditions import Findings
+from controller.reporting.status import after_check, after_scan, newly_quarantined
 from controller.scan import Reporter, run_scan
 from controller.schedule import Order, Plan, Trigger
-from controller.services import Clients, Created
-from controller.status import PolicyStatus
 from controller.videos import Row, same_id
 from tests.unit.fakes import DEPLOYMENT, NOW, STATUS_SCHEMA, violations
 
@@ -159,14 +159,14 @@ class Simulator:
 
     @asynccontextmanager
     async def connect(self, policy: Policy) -> AsyncIterator[Clients]:
-        """See `controller.services.Services`."""
+        """See `controller.ports.Services`."""
         store = _Store(self) if policy.spec.upload is not None else None
         yield Clients(_Table(self, policy), _Server(self), store)
 
 
 @dataclass
 class _Table:
-    """See `controller.services.VideoTable`."""
+    """See `controller.ports.VideoTable`."""
 
     world: Simulator
     policy: Policy
@@ -194,7 +194,7 @@ class _Table:
 
 @dataclass
 class _Store:
-    """See `controller.services.ObjectStore`."""
+    """See `controller.ports.ObjectStore`."""
 
     world: Simulator
 
@@ -208,7 +208,7 @@ class _Store:
 
 @dataclass
 class _Server:
-    """See `controller.services.FlowServer`."""
+    """See `controller.ports.FlowServer`."""
 
     world: Simulator
     seen: int = 0

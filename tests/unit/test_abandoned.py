@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from controller.decisions import SkipReason
+from controller.decisions.decision import SkipReason
 from controller.errors import Service
 from controller.flow_runs import Deployment, FlowRun
 from controller.outcome import Recovered
+from controller.ports import BATCH
 from controller.scan import HEARTBEAT_FRESH
 from controller.schedule import Order, Trigger
-from controller.services import BATCH
 from tests.unit.fakes import NOW, World, earlier, flow_run, raising, unavailable
 from tests.unit.scanning import detail, leaves, results, rows, scan
 

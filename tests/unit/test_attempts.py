@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.attempts import JITTER_SHARE, counted, next_attempt, next_try_at, released_at, used_up
-from controller.decisions import Skip, SkipReason
+from controller.api.policy import Retry
+from controller.decisions.attempts import JITTER_SHARE, counted, next_attempt, next_try_at, released_at, used_up
+from controller.decisions.decision import Skip, SkipReason
 from controller.flow_runs import RELEASED, FlowRun, Recovery
-from controller.policy import Retry
 from tests.support import policy
 from tests.unit.deciding import RECOVER, by_name, conclude, said
 from tests.unit.fakes import MICROSECOND, NOW, earlier, flow_run, video

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.crd import MANIFEST, custom_resource_definition, render
-from controller.policy import PolicySpec, parse_policy
-from controller.status import PolicyStatus
+from controller.api.crd import custom_resource_definition
+from controller.api.manifest import parse_policy
+from controller.api.policy import PolicySpec
+from controller.api.status import PolicyStatus
+from tools.generate.crd import MANIFEST, render
 
 ROOT = Path(__file__).parents[2]
 POLICY_PAGE = ROOT / "docs" / "policy.md"
@@ -44,12 +46,12 @@ FIELDS = {place: schema for place, schema in EVERYTHING.items() if not place.end
 
 
 def test_is_in_the_manifest_as_the_models_have_it():
-    assert MANIFEST.read_text() == render(), "run `python -m controller.crd --write`"
+    assert MANIFEST.read_text() == render(), "run `make generate`"
 
 
 def test_prints_the_manifest():
     printed = subprocess.run(
-        [sys.executable, "-m", "controller.crd"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "tools.generate.crd"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert printed.stdout == render()
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.decisions import Failure, FailureReason, Recover, Skip, SkipReason
+from controller.api.policy import PolicySpec
+from controller.decisions.decision import Failure, FailureReason, Recover, Skip, SkipReason
 from controller.flow_runs import RELEASED, Deployment
-from controller.policy import PolicySpec
 from controller.videos import Video
 from tests.support import policy
 from tests.unit.deciding import RECOVER, by_name, conclude, of_video, said

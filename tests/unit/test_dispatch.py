@@ -10,10 +10,12 @@ from typing import Any, cast
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from controller.adapters.kubernetes import ClusterError, PolicyKey
-from controller.dispatch import Dispatcher
-from controller.reconcile import Tools
-from controller.settings import LONGEST_BACK_OFF, RECHECK, REQUESTED_AT, TICK
+from controller.adapters.kubernetes.cluster import PolicyKey
+from controller.adapters.kubernetes.errors import ClusterError
+from controller.api.names import REQUESTED_AT
+from controller.operator.dispatcher import Dispatcher
+from controller.operator.reconcile import Tools
+from controller.operator.settings import LONGEST_BACK_OFF, RECHECK, TICK
 from tests.support import manifest
 from tests.unit.fakes import NOW, SECOND, raising
 

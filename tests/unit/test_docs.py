@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.reference import DOCUMENT, render
-from controller.decisions import FailureReason, SkipReason
+from controller.decisions.decision import FailureReason, SkipReason
 from controller.errors import ErrorReason
+from tools.generate.cli import DOCUMENT, render
 
 PROJECT = Path(__file__).parents[2]
 

@@ -9,19 +9,20 @@ import pytest
 import stamina
 from kubernetes.aio.client.exceptions import ApiException
 
-from controller.adapters.prefect import PrefectServer, open_server
-from controller.adapters.prefect_health import Pool, parameter_problem, read_workers, version_of
-from controller.cli.doctor import verdict
+from controller.adapters.prefect.health import Pool, parameter_problem, read_workers, version_of
+from controller.adapters.prefect.server import PrefectServer, open_server
+from controller.api.crd import custom_resource_definition
+from controller.api.manifest import read_status
+from controller.api.names import REQUESTED_AT
+from controller.cli.commands.doctor import verdict
+from controller.cli.doctor.cluster import differences_of, is_overdue, missing_sign, none_served
+from controller.cli.doctor.examination import Answer as Given
+from controller.cli.doctor.examination import DoubtError, Examination, Mark, NotAskedError, answer
 from controller.cli.errors import Failed
-from controller.cli.examining import Answer as Given
-from controller.cli.examining import DoubtError, Examination, Mark, NotAskedError, answer
-from controller.cli.examining_cluster import differences_of, is_overdue, missing_sign, none_served
 from controller.cli.options import Where
-from controller.crd import custom_resource_definition
 from controller.errors import ConfigurationError, ErrorReason, Service, ServiceError
-from controller.reconcile import read_status
+from controller.operator.settings import FINALIZER
 from controller.schedule import MAX_JITTER, ON_TIME
-from controller.settings import FINALIZER, REQUESTED_AT
 from tests.support import merge, policy
 from tests.unit.fakes import NOW, SECOND, Answer, Asked, serving
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.durations import DURATION_PATTERN, format_duration, parse_duration
+from controller.api.durations import DURATION_PATTERN, format_duration, parse_duration
 
 WHOLE_SECONDS = st.integers(min_value=0, max_value=999_999 * 3600).map(lambda seconds: timedelta(seconds=seconds))
 

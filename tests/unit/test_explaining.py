@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from controller.checks import CHECKS
-from controller.decide import decide
-from controller.decisions import Failure, Recover
-from controller.explaining import Step, steps_of_checks, steps_of_row, why_not_stuck
+from controller.api.policy import PolicySpec
+from controller.decisions.checks import CHECKS
+from controller.decisions.decide import decide
+from controller.decisions.decision import Failure, Recover
+from controller.decisions.explain import Step, steps_of_checks, steps_of_row, why_not_stuck
 from controller.flow_runs import FlowRun
-from controller.policy import PolicySpec
 from tests.support import policy
 from tests.unit.deciding import known
 from tests.unit.fakes import NOW, earlier, flow_run, row, video

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.decisions import Skip, SkipReason
+from controller.api.policy import PolicySpec
+from controller.decisions.decision import Skip, SkipReason
 from controller.flow_runs import StateType
-from controller.policy import PolicySpec
 from controller.schedule import Order, Trigger
 from controller.videos import Video
 from tests.support import policy

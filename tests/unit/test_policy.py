@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from controller.api.manifest import Policy, parse_policy
+from controller.api.policy import AbandonedRunAction, Mode, Stuck, placeholders
 from controller.errors import ConfigurationError
-from controller.policy import AbandonedRunAction, Mode, Policy, Stuck, parse_policy, placeholders
 
 EXAMPLE = Path(__file__).parents[2] / "manifests" / "example.yaml"
 

@@ -11,11 +11,11 @@ import pytest
 import stamina
 
 from controller.adapters.http import ATTEMPTS
-from controller.adapters.prefect import KEYS_ASKED, OVERLAP, PrefectServer, authorization, open_server
-from controller.decisions import Recover
+from controller.adapters.prefect.server import KEYS_ASKED, OVERLAP, PrefectServer, authorization, open_server
+from controller.decisions.decision import Recover
 from controller.errors import ConfigurationError, ErrorReason, ServiceError
 from controller.flow_runs import ACTIVE, ENDED, Deployment, StateType, idempotency_key
-from controller.services import Created
+from controller.ports import Created
 from tests.support import DEPLOYMENT as DEPLOYMENT_NAME
 from tests.support import policy
 from tests.unit.fakes import NOW, SECOND, Answer, Asked, serving, video

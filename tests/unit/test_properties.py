@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from controller.decisions import Failure, Skip, SkipReason
+from controller.api.policy import AbandonedRunAction, Mode
+from controller.decisions.decision import Failure, Skip, SkipReason
 from controller.flow_runs import RELEASED, FlowRun, StateType, is_recovery
 from controller.outcome import Outcome, Recovered
-from controller.policy import AbandonedRunAction, Mode
 from tests.support import policy
 from tests.unit.fakes import SECOND, unavailable
 from tests.unit.simulator import FLOW, Controller, KilledError, Simulator

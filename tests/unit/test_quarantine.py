@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from controller.decisions import Skip, SkipReason
+from controller.api.status import MAX_QUARANTINED, Counted, PolicyStatus, Quarantine
+from controller.decisions.decision import Skip, SkipReason
 from controller.errors import Service
 from controller.flow_runs import StateType
 from controller.outcome import Outcome, Recovered, Seen
-from controller.reporting import QUARANTINED_NAMED, after_scan, describe_quarantined, newly_quarantined
+from controller.reporting.status import after_scan, newly_quarantined
+from controller.reporting.summary import QUARANTINED_NAMED, describe_quarantined
 from controller.schedule import Order, Plan, Trigger
-from controller.status import MAX_QUARANTINED, Counted, PolicyStatus, Quarantine
 from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, NOW, STATUS_SCHEMA, earlier, flow_run, unavailable, video, violations
 from tests.unit.simulator import Controller, Simulator

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from controller.decisions import Failure, FailureReason, Skip, SkipReason
+from controller.api.status import PolicyStatus
+from controller.decisions.decision import Failure, FailureReason, Skip, SkipReason
 from controller.errors import Service
 from controller.flow_runs import StateType
 from controller.outcome import Outcome, Recovered
-from controller.reporting import after_scan
+from controller.reporting.status import after_scan
 from controller.schedule import Order, Plan, Trigger
-from controller.status import PolicyStatus
 from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, NOW, unavailable, video
 from tests.unit.simulator import Controller, Simulator

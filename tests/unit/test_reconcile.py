@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from controller.adapters.kubernetes import PolicyKey
-from controller.reconcile import Tools, reconcile
+from controller.adapters.kubernetes.cluster import PolicyKey
+from controller.operator.reconcile import Tools, reconcile
 from tests.support import manifest
 from tests.unit.fakes import World, earlier, flow_run
 from tests.unit.scanning import rows

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from controller.conditions import Findings
-from controller.decisions import Failure, FailureReason, Skip, SkipReason
+from controller.api.manifest import Policy
+from controller.api.status import MAX_DECISIONS, MAX_MESSAGE, ConditionType, PolicyStatus, Waited
+from controller.decisions.decision import Failure, FailureReason, Skip, SkipReason
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service, ServiceError
 from controller.flow_runs import Deployment
 from controller.outcome import Outcome, Recovered, Result
-from controller.policy import Policy
-from controller.reporting import after_check, after_invalid, after_plan, after_scan, summary
+from controller.reporting.conditions import Findings
+from controller.reporting.status import after_check, after_invalid, after_plan, after_scan
+from controller.reporting.summary import summary
 from controller.schedule import Order, Plan, Trigger, request_token
-from controller.status import MAX_DECISIONS, MAX_MESSAGE, ConditionType, PolicyStatus, Waited
 from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, NOW, SECOND, STATUS_SCHEMA, video, violations
 

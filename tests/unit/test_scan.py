@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.checks import Facts
-from controller.decisions import Decision, Failure, FailureReason, Skip, SkipReason
+from controller.decisions.decision import Decision, Failure, FailureReason, Skip, SkipReason
+from controller.decisions.facts import Facts
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
 from controller.flow_runs import Deployment
 from controller.outcome import Outcome, Recovered, Result
+from controller.ports import BATCH
 from controller.scan import run_scan
 from controller.schedule import Order, Trigger
-from controller.services import BATCH
 from tests.support import policy
 from tests.unit.deciding import recoveries
 from tests.unit.fakes import NOW, Collected, World, earlier, flow_run, raising, row, unavailable

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from controller.api.status import Counted, PolicyStatus, Settled, Totals
 from controller.flow_runs import ENDED, FlowRun, StateType, is_recovery
 from controller.outcome import Outcome, Recovered, Seen
-from controller.reporting import after_scan
+from controller.reporting.status import after_scan
+from controller.reporting.totals import Settlement, settle
 from controller.schedule import Order, Plan, Trigger
-from controller.settling import Settlement, settle
-from controller.status import Counted, PolicyStatus, Settled, Totals
 from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, MICROSECOND, NOW, SECOND, earlier, flow_run, unavailable, video
 from tests.unit.simulator import FLOW, Controller, KilledError, Simulator

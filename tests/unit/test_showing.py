@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.cli.screen import Screen, ago, moment
-from controller.cli.showing import picture, print_decisions, print_scan
+from controller.api.status import DecisionRecord, LastScan, Settled, Waited
+from controller.cli.console import Screen, ago, moment
+from controller.cli.render import picture, print_decisions, print_scan
 from controller.schedule import Trigger
-from controller.status import DecisionRecord, LastScan, Settled, Waited
 from tests.unit.fakes import NOW, SECOND
 
 MINUTE = timedelta(minutes=1)

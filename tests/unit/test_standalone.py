@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from controller.api.manifest import parse_policy
+from controller.api.status import ScanRecord
 from controller.errors import ConfigurationError, ErrorReason, Service
-from controller.policy import parse_policy
+from controller.operator.standalone import Source, Standalone
 from controller.schedule import Trigger
-from controller.standalone import Source, Standalone
-from controller.status import ScanRecord
 from tests.support import NEVER, manifest
 from tests.unit.fakes import DEPLOYMENT, NOW, SECOND, World, earlier, flow_run, in_jumping_time, raising, unavailable
 from tests.unit.scanning import rows

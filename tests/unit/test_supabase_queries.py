@@ -10,7 +10,7 @@ import pytest
 import stamina
 
 from controller.adapters.http import ATTEMPTS
-from controller.adapters.supabase import MAX_FILTER_LENGTH, PAGE, SupabaseTable, open_supabase
+from controller.adapters.supabase.table import MAX_FILTER_LENGTH, PAGE, SupabaseTable, open_supabase
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service, ServiceError
 from tests.support import policy
 from tests.unit.fakes import NOW, Answer, Asked, Respond, in_turn, row, serving

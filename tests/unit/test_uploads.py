@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from controller.decisions import FailureReason, SkipReason
+from controller.decisions.decision import FailureReason, SkipReason
 from controller.errors import ConfigurationError, ErrorReason, Service
 from controller.flow_runs import Deployment
+from controller.ports import BATCH
 from controller.schedule import Order, Trigger
-from controller.services import BATCH
 from tests.unit.fakes import World, earlier, flow_run, raising, row, unavailable
 from tests.unit.scanning import detail, leaves, results, rows, scan
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.policy import Columns
+from controller.api.policy import Columns
 from controller.videos import (
     MAX_ID_LENGTH,
     MAX_SHOWN_LENGTH,

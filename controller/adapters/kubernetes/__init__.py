@@ -1,0 +1,1 @@
+"""The Kubernetes API: policies, their status, Secrets and Events."""

@@ -1,0 +1,1 @@
+"""Prefect: reads flow runs, creates recoveries, asks abandoned runs to stop."""

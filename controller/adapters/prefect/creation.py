@@ -1,0 +1,96 @@
+"""Prefect: creates the flow runs of recoveries, in bulk where the server can. Never changes or deletes a run."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import httpx
+
+from controller.adapters.http import HttpError
+from controller.adapters.prefect.api import NO_SUCH_DEPLOYMENT, Json, PrefectApi, no_deployment
+from controller.api.policy import Prefect
+from controller.decisions.decision import Recover
+from controller.flow_runs import RELEASED, Deployment, idempotency_key
+from controller.ports import Created
+
+DATABASE_LOCKED = "database is locked"
+"""What a Prefect server on SQLite says of runs that it could not create because it was writing something else."""
+
+
+class RunCreator:
+    """Creates runs of a policy's deployment.
+
+    Args:
+        api: The server.
+        prefect: The deployment, tags and queue.
+    """
+
+    def __init__(self, api: PrefectApi, prefect: Prefect) -> None:
+        self._api, self._channel, self._prefect = api, api.channel, prefect
+        self._has_bulk_route = True
+
+    async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
+        """See `controller.ports.FlowServer.create`."""
+        bodies = [self._body(deployment, decision) for decision in batch]
+        answers = await self._create_in_bulk(deployment, bodies) if self._has_bulk_route else None
+        if answers is None:
+            for body in bodies:
+                yield await self._create_one(deployment, body)
+        else:
+            for answer in answers:
+                yield answer
+
+    def _body(self, deployment: Deployment, decision: Recover) -> Json:
+        body: dict[str, object] = {
+            "parameters": dict(decision.parameters),
+            "tags": [*self._prefect.tags, *([RELEASED] if decision.released else [])],
+            "idempotency_key": idempotency_key(deployment.flow_id, decision.video.id, decision.attempt),
+        }
+        if self._prefect.work_queue:
+            body["work_queue_name"] = self._prefect.work_queue
+        return body
+
+    async def _create_in_bulk(self, deployment: Deployment, bodies: Sequence[Json]) -> list[Created] | None:
+        """The answers; `None` if they have to be created one by one."""
+        try:
+            results = await self._channel.send(lambda: self._post_bulk(deployment, bodies))
+        except HttpError as error:
+            if error.status == 404 and NO_SUCH_DEPLOYMENT in error.text:
+                raise no_deployment(self._prefect) from None
+            if error.status in {404, 405}:  # an older server
+                self._has_bulk_route = False
+                return None
+            if error.status in {400, 413, 422}:  # one of them is refused, or all are too long: find out which
+                return None
+            raise self._channel.refused(error) from None
+        return [self._created(result) for result in results]
+
+    async def _post_bulk(self, deployment: Deployment, bodies: Sequence[Json]) -> list[object]:
+        answer = await self._api.post(f"/deployments/{deployment.id}/create_flow_run/bulk", bodies)
+        results = answer.get("results") if isinstance(answer, Mapping) else None
+        if not isinstance(results, list) or len(results) != len(bodies):
+            raise self._channel.unexpected(str(answer))
+        if any(DATABASE_LOCKED in str(result) for result in results):
+            # The server says so in an answer of 200. Nothing is lost by asking again: the keys are the same.
+            raise HttpError(httpx.codes.SERVICE_UNAVAILABLE, DATABASE_LOCKED)
+        return results
+
+    def _created(self, result: object) -> Created:
+        if not isinstance(result, Mapping):
+            raise self._channel.unexpected(str(result))
+        if result.get("status") == "CREATED":
+            return Created(self._api.text(result, "flow_run_id"))
+        return Created(None, self._channel.clean(f"Prefect refused the run: {result.get('error')}"))
+
+    async def _create_one(self, deployment: Deployment, body: Json) -> Created:
+        try:
+            run = await self._channel.send(
+                lambda: self._api.post(f"/deployments/{deployment.id}/create_flow_run", body)
+            )
+        except HttpError as error:
+            if error.status == 404:
+                raise no_deployment(self._prefect) from None
+            if error.status in {400, 409, 413, 422}:
+                return Created(None, f"Prefect refused the run: {error.text}")
+            raise self._channel.refused(error) from None
+        if not isinstance(run, Mapping):
+            raise self._channel.unexpected(str(run))
+        return Created(self._api.text(run, "id"))

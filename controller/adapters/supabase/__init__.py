@@ -1,0 +1,1 @@
+"""Supabase: reads the stuck videos and tells which files are in storage."""

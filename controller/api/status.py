@@ -1,0 +1,235 @@
+"""The `.status` of a policy: what the controller writes, and what it remembers by it.
+
+Models only; `controller.reporting.status` fills them. Nothing in here grows with the number of videos: every list has a
+bound, which the CRD's schema repeats.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+from controller.schedule import MAX_TOKEN, Trigger
+
+MAX_DECISIONS = 20
+"""Decisions of the last scan that the status lists; the counts have them all."""
+
+MAX_QUARANTINED = 20
+"""Quarantined videos that the status lists by id."""
+
+MAX_HISTORY = 100
+"""The largest `spec.historyLimit`."""
+
+MAX_MESSAGE = 1024
+"""Characters of a condition's message, or of what ended a scan."""
+
+MAX_DETAIL = 256
+"""Characters of what was seen for one video, or of its id."""
+
+
+def _write_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _read_time(value: object) -> object:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+Time = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    PlainSerializer(_write_time),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A time as Kubernetes writes it: UTC, in whole seconds."""
+
+
+MicroTime = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    PlainSerializer(lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A time as Kubernetes writes it where seconds are too coarse."""
+
+
+class _Part(BaseModel):
+    # Fields of a newer or older controller are dropped, not refused: the status is only a memory.
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class ConditionType(StrEnum):
+    """The conditions of a policy."""
+
+    READY = "Ready"
+    STALLED = "Stalled"
+    RECONCILING = "Reconciling"
+    SUPABASE_REACHABLE = "SupabaseReachable"
+    PREFECT_REACHABLE = "PrefectReachable"
+    DEPLOYMENT_READY = "DeploymentReady"
+
+
+class Condition(_Part):
+    """One condition, in the form that all Kubernetes tools read."""
+
+    type: str = Field(max_length=64, description="What the condition is about: Ready, Stalled, Reconciling, "
+                      "SupabaseReachable, PrefectReachable or DeploymentReady. Stalled and Reconciling are there only "
+                      "while they are True.")  # fmt: skip
+    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
+    reason: str = Field(max_length=128, description="Why, in one word for programs, such as SecretNotFound.")
+    message: str = Field(max_length=MAX_MESSAGE, description="Why, in a sentence that names what to fix.")
+    last_transition_time: Time = Field(description="When the condition's status last changed.")
+    observed_generation: int = Field(default=0, description="The generation of the spec that it speaks of.")
+
+
+class Stuck(_Part):
+    """The stuck videos that the last scan of all videos found."""
+
+    total: int = Field(default=0, description="How many videos were stuck.")
+    oldest_age: str | None = Field(
+        default=None, max_length=32, description="The age of the oldest one, such as 1h5m; absent if none is stuck."
+    )
+    by_status: Mapping[str, int] = Field(
+        default_factory=dict, max_length=20, description="How many were stuck in each status."
+    )
+
+
+class DecisionRecord(_Part):
+    """What the scan concluded for one video."""
+
+    video: str = Field(max_length=MAX_DETAIL, description="The id of the video.")
+    decision: Literal["Recovered", "Skipped", "Failed"] = Field(description="Recovered, Skipped or Failed.")
+    reason: str | None = Field(default=None, max_length=64, description="Why it was skipped or failed.")
+    message: str | None = Field(default=None, max_length=MAX_DETAIL, description="What was seen.")
+    flow_run: str | None = Field(default=None, max_length=64, description="The id of the flow run created for it.")
+    attempt: int | None = Field(default=None, description="Which recovery of this video it is; 1 is the first.")
+
+
+class Waited(_Part):
+    """How long videos waited, from their creation until the scan recovered them."""
+
+    median: str = Field(max_length=32, description="Half of them waited no longer than this, such as 25m.")
+    longest: str = Field(max_length=32, description="The longest wait.")
+
+
+class Settled(_Part):
+    """Earlier recoveries of which the scan saw the end."""
+
+    confirmed: int = Field(
+        default=0, description="Recoveries that worked: the video left the stuck statuses, or the flow run completed."
+    )
+    failed: int = Field(default=0, description="Recoveries whose flow run ended otherwise and left the video stuck.")
+
+
+class ScanRecord(_Part):
+    """One scan, in numbers."""
+
+    trigger: Trigger = Field(description="Why it ran: Schedule, Request (an annotation) or CatchUp (a missed one).")
+    start_time: Time = Field(description="When it started.")
+    completion_time: Time = Field(description="When it was done.")
+    found: int = Field(default=0, description="Stuck videos it found.")
+    recovered: int = Field(default=0, description="Videos for which it created a flow run.")
+    skipped: int = Field(default=0, description="Videos it left alone, each with a reason.")
+    failed: int = Field(default=0, description="Videos it could not recover.")
+    waited: Waited | None = Field(
+        default=None, description="How long the recovered videos waited, from their creation to their recovery."
+    )
+    settled: Settled | None = Field(
+        default=None, description="What became of earlier recoveries, each counted by one scan; absent if of none."
+    )
+    reasons: Mapping[str, int] = Field(
+        default_factory=dict, max_length=32, description="How many videos were skipped or failed, by reason."
+    )
+    error: str | None = Field(
+        default=None, max_length=MAX_MESSAGE, description="What ended the scan early, if anything."
+    )
+    video: str | None = Field(
+        default=None, max_length=MAX_DETAIL, description="The one video a request narrowed it to."
+    )
+
+
+class LastScan(ScanRecord):
+    """The last scan, with its first decisions."""
+
+    decisions: tuple[DecisionRecord, ...] = Field(
+        default=(), max_length=MAX_DECISIONS,
+        description="Decisions: failures first, then skips that somebody has to see to, recoveries, and other skips; "
+        f"at most {MAX_DECISIONS}.",
+    )  # fmt: skip
+
+
+class Quarantine(_Part):
+    """Videos that used up their attempts."""
+
+    count: int = Field(default=0, description="How many videos are quarantined.")
+    videos: tuple[str, ...] = Field(
+        default=(), max_length=MAX_QUARANTINED,
+        description=f"Their ids, the oldest videos first; at most {MAX_QUARANTINED}.",
+    )  # fmt: skip
+
+
+class Totals(_Part):
+    """Counts since the policy was created. What is recovered and neither confirmed nor failed is in flight."""
+
+    scans: int = Field(default=0, description="Scans that ran, whatever triggered them.")
+    recovered: int = Field(default=0, description="Recoveries of the policy's videos.")
+    confirmed: int = Field(
+        default=0, description="Recoveries that worked: the video left the stuck statuses, or the flow run completed."
+    )
+    failed: int = Field(default=0, description="Recoveries whose flow run ended otherwise and left the video stuck.")
+
+
+class Counted(_Part):
+    """Up to when, by Prefect's clock, recoveries are in the totals: what a later scan need not count again."""
+
+    created_until: MicroTime = Field(description="Recoveries created until then are counted as recovered.")
+    already: int = Field(default=0, description="How many recoveries created later are counted as recovered, too.")
+    ended_until: MicroTime = Field(description="Recoveries that ended until then are counted as confirmed or failed.")
+
+
+class PolicyStatus(_Part):
+    """What the controller last saw and did."""
+
+    observed_generation: int = Field(default=0, description="The generation of the spec that the status speaks of.")
+    observed_schedule: str | None = Field(
+        default=None, max_length=200,
+        description="The schedule and zone that nextScheduleTime was planned for; absent while suspended.",
+    )  # fmt: skip
+    conditions: tuple[Condition, ...] = Field(default=(), max_length=16, description="Conditions, one for each type.")
+    last_handled_reconcile_at: str | None = Field(
+        default=None, max_length=MAX_TOKEN,
+        description="The recovery.captiona.cc/requestedAt token that was served last.",
+    )  # fmt: skip
+    last_schedule_time: Time | None = Field(default=None, description="The last scheduled time that a scan served.")
+    next_schedule_time: Time | None = Field(default=None, description="When the schedule fires next.")
+    last_successful_time: Time | None = Field(
+        default=None, description="When the last scan that reached both services was done."
+    )
+    last_missed_time: Time | None = Field(
+        default=None, description="The last scheduled time at which no controller was there to scan."
+    )
+    stuck: Stuck | None = Field(default=None, description="The stuck videos that the last scan of all videos found.")
+    last_scan: LastScan | None = Field(default=None, description="The last scan.")
+    quarantine: Quarantine | None = Field(default=None, description="Videos that used up their attempts.")
+    ramp_up: int | None = Field(
+        default=None,
+        description="How many videos the next scan recovers at most, while it ramps up after a hold; absent otherwise.",
+    )
+    totals: Totals = Field(default=Totals(), description="Counts since the policy was created.")
+    counted: Counted | None = Field(
+        default=None, description="Up to when, by Prefect's clock, recoveries are in the totals."
+    )
+    history: tuple[ScanRecord, ...] = Field(
+        default=(), max_length=MAX_HISTORY, description="Earlier scans, the newest first; at most spec.historyLimit."
+    )
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """The condition of a type, if the status has it."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)
+
+    def to_manifest(self) -> dict[str, object]:
+        """The status as the API server takes it; absent fields are left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,0 +1,1 @@
+"""The commands, a module each; `controller.cli.program` imports one only when it is run."""

@@ -1,0 +1,156 @@
+"""`find`: the stuck videos, and what a scan would do with each. Changes nothing."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import click
+import yaml
+from rich.text import Text
+
+from controller.api.manifest import Policy
+from controller.cli.console import BAD, DIM, GOOD, Screen, ago
+from controller.cli.errors import WrongUseError
+from controller.cli.options import Where, policy_options, run_async
+from controller.cli.preview import Conclusion, Look, describe_age, look, order_for, with_age
+from controller.cli.program import program_name
+from controller.cli.source import Source, open_source
+
+AGE = click.option(
+    "--age-minutes", type=click.IntRange(1, 525_600), metavar="N",
+    help="Look for videos older than N minutes, whatever the policy says.",
+)  # fmt: skip
+
+
+@click.command()
+@AGE
+@click.option("--status", "statuses", multiple=True, metavar="STATUS", help="Show only videos in this one; repeatable.")
+@click.option("--tenant", "tenants", multiple=True, metavar="ID", help="Show only videos of this one; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml", "wide", "name"]), help="Another form of output.")
+@policy_options
+def find(
+    age_minutes: int | None,
+    statuses: tuple[str, ...],
+    tenants: tuple[str, ...],
+    as_json: bool,
+    output: str | None,
+    **where: Any,
+) -> None:
+    """List the stuck videos, and what a scan would do with each and why.
+
+    Nothing is changed. The decisions are those of a whole scan at this moment; --status and --tenant only choose which
+    of them are shown. NAME is a policy in the cluster; without it, and without -f, the variables SUPABASE_URL,
+    SUPABASE_SERVICE_ROLE_KEY and PREFECT_API_URL are used if they are set, else the only policy of the cluster.
+
+    \b
+    -o json and -o yaml show an object:
+      policy   its namespace and name
+      found    how many videos are listed
+      videos   of each: id, name, status, createdAt, ageSeconds, tenantId,
+               decision (Recover, Skip or Fail), reason, message, attempt
+    A field that is not known is null. -o name shows an id a line; -o wide adds what was seen.
+    """  # noqa: D301 - click wants the character
+    run_async(_find(Where(**where), age_minutes, statuses, tenants, "json" if as_json else output))
+
+
+async def _find(
+    where: Where, age_minutes: int | None, statuses: Sequence[str], tenants: Sequence[str], output: str | None
+) -> None:
+    screen = Screen()
+    async with open_source(where) as source:
+        screen.note(f"Settings: {source.said}")
+        policy = with_age(source.policy, age_minutes)
+        _see_that_it_looks_at(policy, statuses)
+        if output in {None, "wide"}:
+            screen.say(f"Searching for videos stuck for >{describe_age(policy.spec)}...\n")
+        with screen.waiting("Asking Supabase and Prefect"):
+            seen = await look(source, policy, order_for(source))
+    shown = [each for each in seen.conclusions if _is_wanted(each, statuses, tenants)]
+    if output in {"json", "yaml"}:
+        _print_data(screen, source, seen, shown, output)
+    elif output == "name":
+        for each in shown:
+            screen.say(each.video_id)
+    else:
+        filters = "".join(f" --status {each}" for each in statuses) + "".join(f" --tenant {each}" for each in tenants)
+        _print_table(screen, seen, shown, filters, wide=output == "wide")
+        if any(each.decision == "Recover" for each in shown):
+            age = f" --age-minutes {age_minutes}" if age_minutes is not None else ""
+            screen.say(f"\nTo retry these videos, run:\n  {program_name()} retry{source.arguments}{age}")
+
+
+def _see_that_it_looks_at(policy: Policy, statuses: Sequence[str]) -> None:
+    known = policy.spec.stuck.statuses
+    if unknown := [status for status in statuses if status not in known]:
+        raise WrongUseError(
+            f"--status {unknown[0]}: the policy does not count that as stuck; write {' or '.join(known)}, or add it to "
+            "the policy's stuck.statuses"
+        )
+
+
+def _is_wanted(each: Conclusion, statuses: Sequence[str], tenants: Sequence[str]) -> bool:
+    if not statuses and not tenants:
+        return True
+    video = each.video
+    return (
+        video is not None and (not statuses or video.status in statuses) and (not tenants or video.tenant_id in tenants)
+    )
+
+
+def _print_table(screen: Screen, seen: Look, shown: Sequence[Conclusion], filters: str, *, wide: bool) -> None:
+    if not shown:
+        screen.say(("✓", GOOD), f" No stuck videos found{' with' + filters if filters else ''}!")
+        return
+    screen.say(f"Found {len(shown)} stuck video(s):\n")
+    columns = ["ID", "Name", "Status", "Age", "Tenant ID", "A scan would"]
+    if wide:
+        columns += ["Created", "Why"]
+    screen.table(columns, (_row(each, seen, wide=wide) for each in shown), whole=["ID", "Status", "Age"])
+
+
+def _row(each: Conclusion, seen: Look, *, wide: bool) -> list[str | Text]:
+    video = each.video
+    about: list[str | Text] = (
+        [video.name, video.status, ago(seen.now - video.created_at), video.tenant_id or ""]
+        if video is not None
+        else [""] * 4
+    )
+    row = [each.video_id, *about, _verdict(each)]
+    if wide:
+        row += [f"{video.created_at:%Y-%m-%dT%H:%M:%SZ}" if video else "", each.message]
+    return row
+
+
+def _verdict(each: Conclusion) -> Text:
+    if each.decision == "Recover":
+        return Text(f"recover (attempt {each.attempt})", GOOD)
+    return Text(f"{each.decision.lower()}: {each.reason}", BAD if each.decision == "Fail" else DIM)
+
+
+def _print_data(screen: Screen, source: Source, seen: Look, shown: Sequence[Conclusion], form: str) -> None:
+    policy = source.policy
+    data = {
+        "policy": {"namespace": policy.namespace, "name": policy.name},
+        "found": len(shown),
+        "videos": [_data(each, age=seen.now - each.video.created_at if each.video else None) for each in shown],
+    }
+    text = json.dumps(data, indent=2, ensure_ascii=False) if form == "json" else yaml.safe_dump(data, sort_keys=False)
+    screen.say(text.rstrip())
+
+
+def _data(each: Conclusion, *, age: timedelta | None) -> dict[str, object]:
+    video = each.video
+    return {
+        "id": each.video_id,
+        "name": video.name if video else None,
+        "status": video.status if video else None,
+        "createdAt": video.created_at.isoformat() if video else None,
+        "ageSeconds": int(age.total_seconds()) if age is not None else None,
+        "tenantId": video.tenant_id if video else None,
+        "decision": each.decision,
+        "reason": each.reason,
+        "message": each.message,
+        "attempt": each.attempt,
+    }

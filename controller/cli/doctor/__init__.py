@@ -1,0 +1,1 @@
+"""What `doctor` checks: the cluster and the services, one check after the other."""

@@ -1,0 +1,1 @@
+"""From an outcome to a status: counts, conditions, totals and the sentences that people read. Pure."""
