@@ -23,7 +23,7 @@ from benchmarks import replaced
 from benchmarks.counting import counted
 from benchmarks.parts import TENANT, Services, scan_backlog
 from benchmarks.replaced import LAST_RUNS, is_or_was_at_work
-from controller.adapters.http import RETRIED, TIMEOUT, Channel, HttpError
+from controller.adapters.http import RETRIED, TIMEOUT, HttpError, ServiceClient
 from controller.adapters.prefect.creation import DATABASE_LOCKED
 from controller.errors import Service
 from controller.flow_runs import idempotency_key
@@ -131,11 +131,11 @@ def _create_in_bulk(services: Services, videos: Sequence[str]) -> None:
     async def create() -> None:
         path = f"deployments/{services.deployment.id}/create_flow_run/bulk"
         bodies = [_body(video, idempotency_key(services.deployment.flow_id, video, 1)) for video in videos]
-        channel = Channel(Service.PREFECT, "PREFECT_API_URL", [])  # only for its retries: both ways wait alike
+        service = ServiceClient(Service.PREFECT, "PREFECT_API_URL", [])  # only for its retries: both ways wait alike
         async with httpx.AsyncClient(base_url=services.prefect.api_url, timeout=TIMEOUT) as http:
             for start in range(0, len(bodies), BATCH):
                 batch = bodies[start : start + BATCH]
-                await channel.send(lambda batch=batch: _post(http, path, batch))  # type: ignore[misc]
+                await service.send(lambda batch=batch: _post(http, path, batch))  # type: ignore[misc]
 
     asyncio.run(create())
 

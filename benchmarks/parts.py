@@ -17,7 +17,7 @@ from controller.adapters.credentials import Secret
 from controller.api.manifest import Policy, parse_policy
 from controller.outcome import Outcome
 from controller.scan import Reporter, run_scan
-from controller.schedule import Order, Trigger
+from controller.schedule import ScanRequest, Trigger
 from devstack import Deployment, Prefect, Supabase
 
 DEPLOYMENT = "captionacc-video-initial-processing/captionacc-prod-video-initial-processing"
@@ -108,8 +108,8 @@ def scan(policy: Policy, credentials: Mapping[str, str]) -> Outcome:
     async def read_secret(namespace: str, name: str) -> Secret:
         return Secret("the benchmark", credentials)
 
-    order, services = Order(Trigger.SCHEDULE), LiveServices(read_secret)
-    outcome = asyncio.run(run_scan(policy, order, services, _Nobody(), now=datetime.now(UTC), stop=asyncio.Event()))
+    request, services = ScanRequest(Trigger.SCHEDULE), LiveServices(read_secret)
+    outcome = asyncio.run(run_scan(policy, request, services, _Nobody(), now=datetime.now(UTC), stop=asyncio.Event()))
     if outcome.error is not None:
         raise outcome.error
     return outcome

@@ -10,7 +10,7 @@ from datetime import datetime
 from controller.decisions.decision import Failure, Skip
 from controller.errors import ErrorReason, ScanError
 from controller.flow_runs import Deployment, FlowRun, Recoveries
-from controller.schedule import Order
+from controller.schedule import ScanRequest
 from controller.videos import Video
 
 
@@ -37,7 +37,7 @@ Result = Recovered | Skip | Failure
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RecoverySnapshot:
     """The earlier recoveries of the stuck videos, all of them, as Prefect showed them.
 
     Attributes:
@@ -68,11 +68,11 @@ class Outcome:
         error: What ended the scan early, if anything did.
     """
 
-    order: Order
+    request: ScanRequest
     started: datetime
     stuck: list[Video] | None = None
     deployment: Deployment | None = None
-    seen: Seen | None = None
+    seen: RecoverySnapshot | None = None
     created_until: datetime | None = None
     results: list[Result] = field(default_factory=list)
     error: ScanError | None = None
@@ -92,7 +92,7 @@ class Outcome:
         self.stuck = [other for other in self.stuck or () if other is not video]
 
 
-def broken_off(order: Order, defect: Exception, *, now: datetime) -> Outcome:
+def broken_off(request: ScanRequest, defect: Exception, *, now: datetime) -> Outcome:
     """The outcome of a scan that a defect of ours ended; a log has the details."""
     problem = ScanError(f"the controller failed: {type(defect).__name__}", reason=ErrorReason.INTERNAL_ERROR)
-    return Outcome(order, now, error=problem)
+    return Outcome(request, now, error=problem)

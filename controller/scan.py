@@ -28,9 +28,9 @@ from controller.decisions.decision import Decision, Failure, FailureReason, Reco
 from controller.decisions.facts import Facts
 from controller.errors import ScanError
 from controller.flow_runs import Deployment, FlowRunIndex, Recoveries, StateType
-from controller.outcome import Outcome, Recovered, Result, Seen
+from controller.outcome import Outcome, Recovered, RecoverySnapshot, Result
 from controller.ports import BATCH, Clients, Created, FlowServer, Services, Stop
-from controller.schedule import Order
+from controller.schedule import ScanRequest
 from controller.videos import BadRow, UnusableValueError, Video, is_stuck, read_rows, same_id, youngest_age
 
 HEARTBEAT_FRESH = timedelta(minutes=15)
@@ -56,19 +56,19 @@ class Reporter(ABC):
 
 
 async def run_scan(
-    policy: Policy, order: Order, services: Services, reporter: Reporter, *, now: datetime, stop: Stop
+    policy: Policy, request: ScanRequest, services: Services, reporter: Reporter, *, now: datetime, stop: Stop
 ) -> Outcome:
     """Run one scan of a policy and report how it ended.
 
     Args:
         policy: A snapshot of the policy; a change of the resource during the scan changes nothing here.
-        order: Why the scan runs, and whether it is narrowed to one video.
+        request: Why the scan runs, and whether it is narrowed to one video.
         services: Where the services come from.
         reporter: Who is told the outcome.
         now: The time of the scan, for every decision in it.
         stop: Set to end the scan after its current batch.
     """
-    outcome = Outcome(order, now)
+    outcome = Outcome(request, now)
     try:
         # 1. Read the Secrets.
         async with services.connect(policy) as clients:
@@ -119,7 +119,7 @@ def _conclude(outcome: Outcome, reporter: Reporter, results: Iterable[Result]) -
 async def _find_stuck(scan: _Scan) -> tuple[list[Video], list[BadRow]]:
     spec, now = scan.policy.spec, scan.now
     rows = await scan.clients.table.candidates(
-        created_before=now - youngest_age(spec.stuck), video_ids=scan.outcome.order.video_ids
+        created_before=now - youngest_age(spec.stuck), video_ids=scan.outcome.request.video_ids
     )
     videos, bad_rows = read_rows(rows, spec.supabase.columns)
     return [video for video in videos if is_stuck(video, spec.stuck, now=now)], bad_rows
@@ -129,13 +129,13 @@ async def _gather_facts(scan: _Scan, deployment: Deployment, videos: list[Video]
     spec, server, now = scan.policy.spec, scan.clients.server, scan.now
     since = (server.clock or now).replace(microsecond=0)
     index = FlowRunIndex(await server.flow_runs(ended_since=now - spec.stuck.recent_run_window))
-    facts = Facts(scan.outcome.order, index, deployment)
+    facts = Facts(scan.outcome.request, index, deployment)
     if old := heartbeats_wanted(videos, facts, spec, now=now):
         alive = await server.heartbeats(old, since=since - HEARTBEAT_FRESH)
         facts = replace(facts, alive=frozenset(alive))
     facts = replace(facts, recoveries=await _look_up_recoveries(server, facts, videos, scan))
     facts = replace(facts, uploaded=await _check_uploads(scan, facts, videos))
-    scan.outcome.seen = Seen(facts.recoveries, since)
+    scan.outcome.seen = RecoverySnapshot(facts.recoveries, since)
     return facts
 
 

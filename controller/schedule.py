@@ -58,7 +58,7 @@ def fingerprint(schedule: str, time_zone: str, *, suspend: bool) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class ScheduleState:
     """What the status says about earlier scans.
 
     Attributes:
@@ -82,7 +82,7 @@ def request_token(annotation: str | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RequestAnnotations:
     """What the annotations ask for.
 
     Attributes:
@@ -95,8 +95,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A scan that is due now.
+class ScanRequest:
+    """A scan that somebody wants now: the schedule, an annotation or the command line.
 
     Attributes:
         slot: The scheduled time that it serves, if it serves one.
@@ -117,17 +117,17 @@ class Plan:
     """What the schedule says now.
 
     Attributes:
-        order: The scan to run now, if one is due.
+        request: The scan to run now, if one is due.
         next_time: The first scheduled time after now; `None` while suspended.
         missed: The last scheduled time that nobody served, if there is a new one.
     """
 
-    order: Order | None
+    request: ScanRequest | None
     next_time: datetime | None
     missed: datetime | None = None
 
 
-def plan(timing: Timing, remembered: Remembered, request: Request, *, now: datetime) -> Plan:
+def plan(timing: Timing, state: ScheduleState, annotations: RequestAnnotations, *, now: datetime) -> Plan:
     """Tell which scan is due and when the next one is.
 
     Raises:
@@ -135,22 +135,24 @@ def plan(timing: Timing, remembered: Remembered, request: Request, *, now: datet
     """
     schedule = Schedule(timing.schedule, timing.time_zone)
     upcoming = None if timing.suspend else schedule.after(now)
-    on_schedule = _plan_schedule(timing, schedule, remembered, upcoming, now=now)
-    if not request.token or request.token == remembered.handled_request:
+    on_schedule = _plan_schedule(timing, schedule, state, upcoming, now=now)
+    if not annotations.token or annotations.token == state.handled_request:
         return on_schedule
     # A request for all videos serves a scheduled time that is due as well; one for a single video does not.
-    slot = on_schedule.order.slot if on_schedule.order and request.video_id is None else None
-    order = Order(Trigger.REQUEST, slot, request.token, (request.video_id,) if request.video_id is not None else ())
-    if request.video_id is not None and on_schedule.order is not None:
-        return Plan(order, remembered.next_time)
-    return Plan(order, on_schedule.next_time, on_schedule.missed)
+    slot = on_schedule.request.slot if on_schedule.request and annotations.video_id is None else None
+    request = ScanRequest(
+        Trigger.REQUEST, slot, annotations.token, (annotations.video_id,) if annotations.video_id is not None else ()
+    )
+    if annotations.video_id is not None and on_schedule.request is not None:
+        return Plan(request, state.next_time)
+    return Plan(request, on_schedule.next_time, on_schedule.missed)
 
 
 def _plan_schedule(
-    timing: Timing, schedule: "Schedule", remembered: Remembered, upcoming: datetime | None, *, now: datetime
+    timing: Timing, schedule: "Schedule", state: ScheduleState, upcoming: datetime | None, *, now: datetime
 ) -> Plan:
-    planned = remembered.next_time
-    if upcoming is None or planned is None or remembered.observed_schedule != timing.fingerprint:
+    planned = state.next_time
+    if upcoming is None or planned is None or state.observed_schedule != timing.fingerprint:
         return Plan(None, upcoming)  # suspended, new, edited or resumed: only the future counts
     if now < planned:
         return Plan(None, planned)
@@ -160,9 +162,9 @@ def _plan_schedule(
     if now < start:
         return Plan(None, latest, earlier_missed)
     if now - start <= ON_TIME:
-        return Plan(Order(Trigger.SCHEDULE, latest), upcoming, earlier_missed)
+        return Plan(ScanRequest(Trigger.SCHEDULE, latest), upcoming, earlier_missed)
     if now - latest < timing.starting_deadline:
-        return Plan(Order(Trigger.CATCH_UP, latest), upcoming, missed=latest)
+        return Plan(ScanRequest(Trigger.CATCH_UP, latest), upcoming, missed=latest)
     return Plan(None, upcoming, missed=latest)
 
 

@@ -12,7 +12,7 @@ from controller.adapters.credentials import Secret
 from controller.api.manifest import Policy, parse_policy
 from controller.outcome import Outcome, Recovered
 from controller.scan import Reporter, run_scan
-from controller.schedule import Order, Trigger
+from controller.schedule import ScanRequest, Trigger
 from devstack import Supabase
 
 DEPLOYMENT = "captionacc-video-initial-processing/captionacc-prod-video-initial-processing"
@@ -103,11 +103,11 @@ async def scan(
     services: LiveServices | None = None,
 ) -> Outcome:
     """One scan of real services, with credentials as a Secret would hold them."""
-    order = Order(Trigger.REQUEST, token="test", video_ids=(video_id,) if video_id is not None else ())
+    request = ScanRequest(Trigger.REQUEST, token="test", video_ids=(video_id,) if video_id is not None else ())
     reporter = Collected()
     outcome = await run_scan(
         policy,
-        order,
+        request,
         services or live(environment),
         reporter,
         now=now or datetime.now(UTC),

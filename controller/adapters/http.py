@@ -68,7 +68,7 @@ class HttpError(Exception):
         return body.get(name) if isinstance(body, Mapping) else None
 
 
-class Channel:
+class ServiceClient:
     """The connection to one service.
 
     Args:
@@ -131,7 +131,7 @@ class Channel:
         """
         try:
             async for attempt in stamina.retry_context(
-                on=_passes, attempts=ATTEMPTS, timeout=60, wait_initial=0.2, wait_jitter=0.2, wait_max=5
+                on=_is_transient, attempts=ATTEMPTS, timeout=60, wait_initial=0.2, wait_jitter=0.2, wait_max=5
             ):
                 with attempt:
                     return await request()
@@ -184,7 +184,7 @@ _HINTS = {
 }
 
 
-def _passes(error: Exception) -> bool | float:
+def _is_transient(error: Exception) -> bool | float:
     if isinstance(error, HttpError):
         if error.status not in RETRIED:
             return False

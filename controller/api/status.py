@@ -108,14 +108,14 @@ class DecisionRecord(_Part):
     attempt: int | None = Field(default=None, description="Which recovery of this video it is; 1 is the first.")
 
 
-class Waited(_Part):
+class WaitTime(_Part):
     """How long videos waited, from their creation until the scan recovered them."""
 
     median: str = Field(max_length=32, description="Half of them waited no longer than this, such as 25m.")
     longest: str = Field(max_length=32, description="The longest wait.")
 
 
-class Settled(_Part):
+class Confirmations(_Part):
     """Earlier recoveries of which the scan saw the end."""
 
     confirmed: int = Field(
@@ -134,10 +134,10 @@ class ScanRecord(_Part):
     recovered: int = Field(default=0, description="Videos for which it created a flow run.")
     skipped: int = Field(default=0, description="Videos it left alone, each with a reason.")
     failed: int = Field(default=0, description="Videos it could not recover.")
-    waited: Waited | None = Field(
+    waited: WaitTime | None = Field(
         default=None, description="How long the recovered videos waited, from their creation to their recovery."
     )
-    settled: Settled | None = Field(
+    settled: Confirmations | None = Field(
         default=None, description="What became of earlier recoveries, each counted by one scan; absent if of none."
     )
     reasons: Mapping[str, int] = Field(
@@ -182,7 +182,7 @@ class Totals(_Part):
     failed: int = Field(default=0, description="Recoveries whose flow run ended otherwise and left the video stuck.")
 
 
-class Counted(_Part):
+class RecoveryCursor(_Part):
     """Up to when, by Prefect's clock, recoveries are in the totals: what a later scan need not count again."""
 
     created_until: MicroTime = Field(description="Recoveries created until then are counted as recovered.")
@@ -219,7 +219,7 @@ class PolicyStatus(_Part):
         description="How many videos the next scan recovers at most, while it ramps up after a hold; absent otherwise.",
     )
     totals: Totals = Field(default=Totals(), description="Counts since the policy was created.")
-    counted: Counted | None = Field(
+    counted: RecoveryCursor | None = Field(
         default=None, description="Up to when, by Prefect's clock, recoveries are in the totals."
     )
     history: tuple[ScanRecord, ...] = Field(

@@ -17,7 +17,7 @@ from controller.decisions.facts import Facts
 from controller.outcome import Outcome
 from controller.ports import Services
 from controller.scan import Reporter, run_scan
-from controller.schedule import Order, Trigger
+from controller.schedule import ScanRequest, Trigger
 from controller.videos import Video
 
 
@@ -38,9 +38,11 @@ def describe_age(spec: PolicySpec) -> str:
     return ", ".join(f"{number} ({status})" for status, number in minutes.items()) + " minutes"
 
 
-def order_for(source: Source, video_ids: Sequence[str] = ()) -> Order:
+def request_for(source: Source, video_ids: Sequence[str] = ()) -> ScanRequest:
     """A scan that a person asks for, by the limits that the controller's own scans have now."""
-    return Order(Trigger.REQUEST, video_ids=tuple(video_ids), allowance=None if video_ids else source.status.ramp_up)
+    return ScanRequest(
+        Trigger.REQUEST, video_ids=tuple(video_ids), allowance=None if video_ids else source.status.ramp_up
+    )
 
 
 @dataclass
@@ -113,14 +115,14 @@ class Conclusion:
     attempt: int | None
 
 
-async def look(source: Source, policy: Policy, order: Order) -> Look:
+async def look(source: Source, policy: Policy, request: ScanRequest) -> Look:
     """Run a scan up to its decisions.
 
     Raises:
         click.ClickException: It did not come that far.
     """
     seen = Look(read_clock())
-    outcome = await run_scan(policy, order, source.services, seen, now=seen.now, stop=asyncio.Event())
+    outcome = await run_scan(policy, request, source.services, seen, now=seen.now, stop=asyncio.Event())
     if outcome.error is not None:
         raise source.in_words(outcome.error)
     return seen

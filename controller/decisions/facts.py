@@ -6,7 +6,7 @@ from datetime import datetime
 from controller.api.policy import PolicySpec
 from controller.decisions.attempts import counted
 from controller.flow_runs import Deployment, FlowRunIndex, Recoveries, Recovery
-from controller.schedule import Order
+from controller.schedule import ScanRequest
 from controller.videos import Video
 
 
@@ -23,7 +23,7 @@ class Facts:
         uploaded: The paths, in the policy's bucket, of files that are there.
     """
 
-    order: Order
+    request: ScanRequest
     index: FlowRunIndex
     deployment: Deployment
     recoveries: Recoveries = field(default_factory=dict)
@@ -37,4 +37,4 @@ class Facts:
     @property
     def by_name(self) -> bool:
         """Whether somebody asked for these videos by name: the scan then has no others."""
-        return bool(self.order.video_ids)
+        return bool(self.request.video_ids)

@@ -26,7 +26,7 @@ def share(wanted: Sequence[Recover], facts: Facts, limits: Limits) -> list[Recov
         facts: For the attempts so far, and the recoveries in flight.
         limits: The policy's.
     """
-    allowance, flow_id = facts.order.allowance, facts.deployment.flow_id
+    allowance, flow_id = facts.request.allowance, facts.deployment.flow_id
     budget = limits.per_scan if allowance is None else min(allowance, limits.per_scan)
     in_flight, taken = facts.index.in_flight(flow_id), 0
     shared: list[Recover | Skip] = []

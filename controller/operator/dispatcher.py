@@ -57,7 +57,7 @@ class Dispatcher:
         Args:
             grace: Seconds after which scans that are still at work are cut off.
         """
-        self.ask_to_leave()
+        self.request_stop()
         for _ in self._workers:
             self._queue.put_nowait(None)
         _, pending = await asyncio.wait(self._workers, timeout=grace)
@@ -67,11 +67,11 @@ class Dispatcher:
             logger.error("%d scans were cut off after %g s; the next controller takes them up", len(pending), grace)
             await asyncio.wait(pending, timeout=5)
 
-    def ask_to_leave(self) -> None:
+    def request_stop(self) -> None:
         """Tell scans in flight to end after their batch; may be called from a signal handler."""
         self._leaving = True
 
-    def consider(self, manifest: Mapping[str, Any]) -> None:
+    def enqueue_if_due(self, manifest: Mapping[str, Any]) -> None:
         """Queue a policy if something is due for it; cheap, for every tick and every event of every policy."""
         metadata, now = manifest["metadata"], self._tools.clock()
         key = PolicyKey(metadata["namespace"], metadata["name"], metadata["uid"])
@@ -110,7 +110,7 @@ class Dispatcher:
             planned = plan_policy(parse_policy(manifest), manifest, read_status(manifest), now=now)
         except ConfigurationError:
             return True
-        return planned.order is not None or planned.missed is not None
+        return planned.request is not None or planned.missed is not None
 
     def _may_recheck(self, key: PolicyKey, now: datetime) -> bool:
         checked_at = self._checked_at.get(key)

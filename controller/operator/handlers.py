@@ -33,11 +33,11 @@ def make_registry(dispatcher: Dispatcher, settings: Settings) -> kopf.OperatorRe
         manifest: Any = event["object"]
         manifest["metadata"].pop("managedFields", None)  # half of what kopf keeps of a policy, and nobody reads it
         if event["type"] != "DELETED":
-            dispatcher.consider(manifest)
+            dispatcher.enqueue_if_due(manifest)
 
     @kopf.timer(GROUP, VERSION, PLURAL, registry=registry, interval=TICK.total_seconds())
     async def tick(body: kopf.Body, **_: Any) -> None:
-        dispatcher.consider(body)
+        dispatcher.enqueue_if_due(body)
 
     return registry
 

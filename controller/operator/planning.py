@@ -7,7 +7,7 @@ from typing import Any
 from controller.api.manifest import Policy
 from controller.api.names import REQUESTED_AT, REQUESTED_VIDEO
 from controller.api.status import PolicyStatus
-from controller.schedule import Plan, Remembered, Request, Timing, plan, request_token
+from controller.schedule import Plan, RequestAnnotations, ScheduleState, Timing, plan, request_token
 
 
 def plan_policy(policy: Policy, manifest: Mapping[str, Any], status: PolicyStatus, *, now: datetime) -> Plan:
@@ -18,14 +18,14 @@ def plan_policy(policy: Policy, manifest: Mapping[str, Any], status: PolicyStatu
     """
     spec = policy.spec
     timing = Timing(spec.schedule, spec.time_zone, spec.starting_deadline, spec.suspend, policy.uid)
-    remembered = Remembered(status.observed_schedule, status.next_schedule_time, status.last_handled_reconcile_at)
+    state = ScheduleState(status.observed_schedule, status.next_schedule_time, status.last_handled_reconcile_at)
     annotations = manifest["metadata"].get("annotations") or {}
-    request = Request(request_token(annotations.get(REQUESTED_AT)), annotations.get(REQUESTED_VIDEO) or None)
-    return plan(timing, remembered, request, now=now)
+    token, video_id = request_token(annotations.get(REQUESTED_AT)), annotations.get(REQUESTED_VIDEO) or None
+    return plan(timing, state, RequestAnnotations(token, video_id), now=now)
 
 
 def describe_missed(planned: Plan) -> str:
     """The scheduled time that a plan says was missed, and what happens about it, in a sentence."""
-    caught_up = planned.order is not None and planned.order.slot == planned.missed
+    caught_up = planned.request is not None and planned.request.slot == planned.missed
     what_now = "it is caught up now" if caught_up else "it is not caught up"
     return f"no scan could start at {planned.missed:%Y-%m-%d %H:%M %Z}; {what_now}"

@@ -26,7 +26,7 @@ from controller.reporting.conditions import Findings
 from controller.reporting.status import after_check, after_invalid, after_plan, after_scan, newly_quarantined
 from controller.reporting.summary import describe, describe_quarantined, summary
 from controller.scan import Reporter, run_scan
-from controller.schedule import Order, Plan
+from controller.schedule import Plan, ScanRequest
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ async def reconcile(key: PolicyKey, tools: Tools, *, due_at: datetime, recheck: 
     is_new = status.observed_generation != policy.generation
     if is_new or (recheck and status.condition(ConditionType.STALLED) is not None):
         await _check(key, policy, planned, tools)
-    if planned.order is not None:
-        await _scan(key, policy, planned, replace(planned.order, allowance=status.ramp_up), tools, stop)
+    if planned.request is not None:
+        await _scan(key, policy, planned, replace(planned.request, allowance=status.ramp_up), tools, stop)
     elif not is_new:
         await _write(tools.cluster, key, lambda status: after_plan(status, policy, planned))
     if planned.missed is not None:
@@ -99,16 +99,16 @@ async def find_problems(policy: Policy, services: Services) -> Findings:
         return Findings(supabase_answered, error=error)
 
 
-async def _scan(key: PolicyKey, policy: Policy, planned: Plan, order: Order, tools: Tools, stop: Stop) -> None:
+async def _scan(key: PolicyKey, policy: Policy, planned: Plan, request: ScanRequest, tools: Tools, stop: Stop) -> None:
     reporter = _Reporter(key, planned, tools)
     try:
-        await run_scan(policy, order, tools.services, reporter, now=tools.clock(), stop=stop)
+        await run_scan(policy, request, tools.services, reporter, now=tools.clock(), stop=stop)
     except (ApiException, ClusterError, *TRANSPORT_ERRORS):
         raise  # the outcome could not be written; the dispatcher gives the policy another turn
     except Exception as error:
         # A defect of ours must not look like a scan that never ran, nor be tried again every few seconds.
         logger.exception("the scan of %s/%s broke off", key.namespace, key.name)
-        await reporter.report(policy, broken_off(order, error, now=tools.clock()))
+        await reporter.report(policy, broken_off(request, error, now=tools.clock()))
 
 
 def log_outcome(where: str, outcome: Outcome) -> None:
@@ -118,7 +118,7 @@ def log_outcome(where: str, outcome: Outcome) -> None:
         where: The policy, for people.
         outcome: How the scan ended.
     """
-    trigger = outcome.order.trigger
+    trigger = outcome.request.trigger
     if outcome.error is not None:
         logger.warning("%s: %s scan failed: %s; %s", where, trigger, outcome.error, summary(outcome))
     else:

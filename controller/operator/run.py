@@ -96,7 +96,7 @@ async def _watch(cluster: Cluster, settings: Settings) -> None:
 def _on_signals(dispatcher: Dispatcher, stop: asyncio.Event) -> None:
     def leave(name: str) -> None:
         logger.info("%s: leaving; scans in flight finish their batch", name)
-        dispatcher.ask_to_leave()
+        dispatcher.request_stop()
         stop.set()
 
     loop = asyncio.get_running_loop()

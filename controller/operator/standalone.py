@@ -26,7 +26,7 @@ from controller.outcome import Outcome, broken_off
 from controller.ports import Services
 from controller.reporting.status import after_check, after_plan, after_scan, newly_quarantined
 from controller.scan import Reporter, run_scan
-from controller.schedule import Order, Plan, Schedule, Trigger
+from controller.schedule import Plan, ScanRequest, Schedule, Trigger
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +72,12 @@ class Standalone:
         self._reload_asked = False
         self._leaving, self._wake = asyncio.Event(), asyncio.Event()
 
-    def ask_to_leave(self) -> None:
+    def request_stop(self) -> None:
         """End after the batch under way; may be called from a signal handler."""
         self._leaving.set()
         self._wake.set()
 
-    def ask_to_reload(self) -> None:
+    def request_reload(self) -> None:
         """Read the files again once no scan is under way; may be called from a signal handler."""
         self._reload_asked = True
         self._wake.set()
@@ -89,7 +89,7 @@ class Standalone:
 
     async def scan_once(self) -> bool:
         """Run one scan now, whatever the schedule says; tell whether nothing failed."""
-        outcome = await self._scan(Order(Trigger.REQUEST), Plan(None, None))
+        outcome = await self._scan(ScanRequest(Trigger.REQUEST), Plan(None, None))
         return outcome.error is None and not any(isinstance(result, Failure) for result in outcome.results)
 
     async def run(self) -> None:
@@ -131,10 +131,10 @@ class Standalone:
             await self._check(planned)
         if planned.missed is not None:
             logger.warning("%s: %s", self.name, describe_missed(planned))
-        if planned.order is None:
+        if planned.request is None:
             self.status = after_plan(self.status, self._source.policy, planned)
         elif not self._leaving.is_set():
-            await self._scan(planned.order, planned)
+            await self._scan(planned.request, planned)
 
     async def _check(self, planned: Plan) -> None:
         """See now what would otherwise end the first scan."""
@@ -147,16 +147,16 @@ class Standalone:
             logger.warning("%s cannot be scanned: %s", self.name, findings.error)
         self.status = after_check(self.status, self._source.policy, findings, planned, now=self.clock())
 
-    async def _scan(self, order: Order, planned: Plan) -> Outcome:
+    async def _scan(self, request: ScanRequest, planned: Plan) -> Outcome:
         now, reporter = self.clock(), _Reporter(self, planned)
-        order = replace(order, allowance=self.status.ramp_up)
+        request = replace(request, allowance=self.status.ramp_up)
         try:
             return await run_scan(
-                self._source.policy, order, self._source.services, reporter, now=now, stop=self._leaving
+                self._source.policy, request, self._source.services, reporter, now=now, stop=self._leaving
             )
         except Exception as error:
             logger.exception("the scan of %s broke off", self.name)
-            outcome = broken_off(order, error, now=now)
+            outcome = broken_off(request, error, now=now)
             await reporter.report(self._source.policy, outcome)
             return outcome
 
@@ -166,14 +166,14 @@ async def run_standalone(runner: Standalone, *, once: bool) -> bool:
 
     def leave(name: str) -> None:
         logger.info("%s: leaving; a scan under way finishes its batch", name)
-        runner.ask_to_leave()
+        runner.request_stop()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave, number.name)
     if once:
         return await runner.scan_once()
-    loop.add_signal_handler(signal.SIGHUP, runner.ask_to_reload)
+    loop.add_signal_handler(signal.SIGHUP, runner.request_reload)
     await runner.run()
     return True
 
@@ -190,7 +190,7 @@ class _Reporter(Reporter):
         before, now = self.runner.status, self.runner.clock()
         self.runner.status = after_scan(before, policy, outcome, self.planned, now=now)
         quarantined = newly_quarantined(before, policy, outcome)
-        if quarantined and outcome.order.trigger is not Trigger.REQUEST:  # each would say it: it knows of none before
+        if quarantined and outcome.request.trigger is not Trigger.REQUEST:  # each would say it: it knows of none before
             logger.warning(
                 "%s: %d videos used up their attempts and are left alone, such as %s; see what their flow runs say, "
                 "then release one with: video-recovery retry -f FILE --video-id ID",

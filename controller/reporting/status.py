@@ -14,15 +14,15 @@ from controller.api.status import (
     MAX_DETAIL,
     MAX_MESSAGE,
     MAX_QUARANTINED,
-    Counted,
+    Confirmations,
     DecisionRecord,
     LastScan,
     PolicyStatus,
     Quarantine,
+    RecoveryCursor,
     ScanRecord,
-    Settled,
     Stuck,
-    Waited,
+    WaitTime,
 )
 from controller.decisions.decision import FOR_A_PERSON, Failure, Skip, SkipReason
 from controller.errors import ScanError
@@ -58,14 +58,14 @@ def after_scan(status: PolicyStatus, policy: Policy, outcome: Outcome, plan: Pla
         "observed_generation": policy.generation,
         **_planned(status, policy, plan),
     }
-    if outcome.stuck is not None and not outcome.order.video_ids:
+    if outcome.stuck is not None and not outcome.request.video_ids:
         changes["stuck"] = _stuck(outcome, now)
     if outcome.error is None:
         changes["last_successful_time"] = now
-    if outcome.order.slot is not None:
-        changes["last_schedule_time"] = outcome.order.slot
-    if outcome.order.token is not None:
-        changes["last_handled_reconcile_at"] = request_token(outcome.order.token)
+    if outcome.request.slot is not None:
+        changes["last_schedule_time"] = outcome.request.slot
+    if outcome.request.token is not None:
+        changes["last_handled_reconcile_at"] = request_token(outcome.request.token)
     return status.model_copy(update=changes)
 
 
@@ -76,7 +76,7 @@ def after_check(status: PolicyStatus, policy: Policy, findings: Findings, plan: 
         "conditions": conditions(status, policy, findings, message, plan, now=now),
         "observed_generation": policy.generation,
         # Whatever is created from now on counts, also by a first scan that is killed before it can say so.
-        "counted": status.counted or Counted(created_until=now, ended_until=now),
+        "counted": status.counted or RecoveryCursor(created_until=now, ended_until=now),
         **_planned(status, policy, plan),
     }
     return status.model_copy(update=changes)
@@ -117,7 +117,7 @@ def newly_quarantined(status: PolicyStatus, policy: Policy, outcome: Outcome) ->
         outcome: How the scan ended.
     """
     seen, before = outcome.seen, status.quarantine or Quarantine()
-    if seen is None or outcome.order.video_ids:
+    if seen is None or outcome.request.video_ids:
         return []
     unknown = [skip for skip in _quarantined(outcome) if skip.video_id not in before.videos]
     if before.count <= len(before.videos) or status.counted is None:
@@ -134,7 +134,7 @@ def _quarantined(outcome: Outcome) -> list[Skip]:
 
 def _quarantine(before: Quarantine | None, outcome: Outcome) -> Quarantine | None:
     """Who is quarantined after a scan; one that did not see all videos only knows whom it released."""
-    if outcome.stuck is None or outcome.order.video_ids or (outcome.stuck and outcome.seen is None):
+    if outcome.stuck is None or outcome.request.video_ids or (outcome.stuck and outcome.seen is None):
         released = {result.video_id for result in outcome.recovered if result.released}
         if before is None or not released:
             return before
@@ -150,7 +150,7 @@ RAMP_START = 10
 
 def _ramp_up(before: int | None, policy: Policy, outcome: Outcome) -> int | None:
     """How many videos the next scan may recover; `None` for as many as the limits allow."""
-    if outcome.order.video_ids or outcome.error is not None:
+    if outcome.request.video_ids or outcome.error is not None:
         return before
     reasons = {result.reason for result in outcome.results if isinstance(result, Skip)}
     if SkipReason.DEPLOYMENT_NOT_READY in reasons:
@@ -160,10 +160,10 @@ def _ramp_up(before: int | None, policy: Policy, outcome: Outcome) -> int | None
     return before * 2 if before * 2 < policy.spec.limits.per_scan else None
 
 
-def _record(outcome: Outcome, settled: Settled | None, now: datetime) -> ScanRecord:
+def _record(outcome: Outcome, settled: Confirmations | None, now: datetime) -> ScanRecord:
     counts = Counter(type(result) for result in outcome.results)
     return ScanRecord(
-        trigger=outcome.order.trigger,
+        trigger=outcome.request.trigger,
         start_time=outcome.started,
         completion_time=now,
         found=sum(counts.values()),
@@ -174,7 +174,7 @@ def _record(outcome: Outcome, settled: Settled | None, now: datetime) -> ScanRec
         settled=settled,
         reasons=count_reasons(outcome.results),
         error=outcome.error.message[:MAX_MESSAGE] if outcome.error else None,
-        video=shown(", ".join(outcome.order.video_ids)) or None,
+        video=shown(", ".join(outcome.request.video_ids)) or None,
     )
 
 
@@ -202,11 +202,11 @@ def _decision_record(result: Result) -> DecisionRecord:
     return DecisionRecord(video=result.video_id, decision="Failed", reason=result.reason, message=message)
 
 
-def _waited(outcome: Outcome) -> Waited | None:
+def _waited(outcome: Outcome) -> WaitTime | None:
     waits = [outcome.started - recovered.video.created_at for recovered in outcome.recovered]
     if not waits:
         return None
-    return Waited(median=format_duration(median_low(waits)), longest=format_duration(max(waits)))
+    return WaitTime(median=format_duration(median_low(waits)), longest=format_duration(max(waits)))
 
 
 def _stuck(outcome: Outcome, now: datetime) -> Stuck:

@@ -9,23 +9,23 @@ from controller.decisions.decide import decide
 from controller.decisions.decision import Decision, Failure, Recover
 from controller.decisions.facts import Facts
 from controller.flow_runs import FlowRunIndex
-from controller.schedule import Order, Trigger
+from controller.schedule import ScanRequest, Trigger
 from controller.videos import Video, is_stuck
 from tests.unit.fakes import DEPLOYMENT, NOW
 
-SCHEDULED = Order(Trigger.SCHEDULE, NOW)
+SCHEDULED = ScanRequest(Trigger.SCHEDULE, NOW)
 RECOVER = "recover"
 
 
-def by_name(video_id: str = "v1") -> Order:
+def by_name(video_id: str = "v1") -> ScanRequest:
     """A request for one video."""
-    return Order(Trigger.REQUEST, token="t", video_ids=(video_id,))
+    return ScanRequest(Trigger.REQUEST, token="t", video_ids=(video_id,))
 
 
 def known(**facts: Any) -> Facts:
     """The facts of a scan; what is not given is as quiet as can be."""
     return Facts(
-        facts.get("order", SCHEDULED),
+        facts.get("request", SCHEDULED),
         FlowRunIndex(facts.get("runs", ())),
         facts.get("deployment", DEPLOYMENT),
         facts.get("recoveries", {}),

@@ -7,19 +7,19 @@ from typing import Any
 
 from controller.outcome import Outcome, Recovered
 from controller.scan import run_scan
-from controller.schedule import Order, Trigger
+from controller.schedule import ScanRequest, Trigger
 from tests.support import policy
 from tests.unit.fakes import NOW, Collected, World, row
 
-ORDER = Order(Trigger.SCHEDULE, NOW)
+REQUEST = ScanRequest(Trigger.SCHEDULE, NOW)
 
 
 async def scan(
-    world: World, *, order: Order = ORDER, stop: asyncio.Event | None = None, now: datetime = NOW, **spec: Any
+    world: World, *, request: ScanRequest = REQUEST, stop: asyncio.Event | None = None, now: datetime = NOW, **spec: Any
 ) -> Outcome:
     """Run a scan; keyword arguments are merged into the policy's spec."""
     reporter = Collected()
-    outcome = await run_scan(policy(**spec), order, world, reporter, now=now, stop=stop or asyncio.Event())
+    outcome = await run_scan(policy(**spec), request, world, reporter, now=now, stop=stop or asyncio.Event())
     assert reporter.outcomes == [outcome], "every scan is reported, once"
     return outcome
 

@@ -30,7 +30,7 @@ from controller.ports import Clients, Created
 from controller.reporting.conditions import Findings
 from controller.reporting.status import after_check, after_scan, newly_quarantined
 from controller.scan import Reporter, run_scan
-from controller.schedule import Order, Plan, Trigger
+from controller.schedule import Plan, ScanRequest, Trigger
 from controller.videos import Row, same_id
 from tests.unit.fakes import DEPLOYMENT, NOW, STATUS_SCHEMA, violations
 
@@ -308,9 +308,11 @@ class Controller(Reporter):
         """Run a scan; gives nothing if it was killed."""
         trigger = Trigger.REQUEST if video_id is not None else Trigger.SCHEDULE
         named = (video_id,) if video_id is not None else ()
-        order = Order(trigger, video_ids=named, allowance=self.status.ramp_up)
+        request = ScanRequest(trigger, video_ids=named, allowance=self.status.ramp_up)
         try:
-            return asyncio.run(run_scan(self.policy, order, self.world, self, now=self.world.now, stop=asyncio.Event()))
+            return asyncio.run(
+                run_scan(self.policy, request, self.world, self, now=self.world.now, stop=asyncio.Event())
+            )
         except KilledError:
             return None
         finally:
@@ -321,7 +323,7 @@ class Controller(Reporter):
         with suppress(ScanError):  # it may be killed here, but there is no service to fail
             self.world.question()
         self.announced += [skip.video_id for skip in newly_quarantined(self.status, policy, outcome)]
-        self._write(after_scan(self.status, policy, outcome, Plan(outcome.order, None), now=self.world.now))
+        self._write(after_scan(self.status, policy, outcome, Plan(outcome.request, None), now=self.world.now))
 
     def _write(self, status: PolicyStatus) -> None:
         manifest = status.to_manifest()

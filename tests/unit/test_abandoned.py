@@ -12,7 +12,7 @@ from controller.flow_runs import Deployment, FlowRun
 from controller.outcome import Recovered
 from controller.ports import BATCH
 from controller.scan import HEARTBEAT_FRESH
-from controller.schedule import Order, Trigger
+from controller.schedule import ScanRequest, Trigger
 from tests.unit.fakes import NOW, World, earlier, flow_run, raising, unavailable
 from tests.unit.scanning import detail, leaves, results, rows, scan
 
@@ -326,7 +326,7 @@ async def test_a_scan_after_a_crash_amid_stopping_waits_until_the_run_has_been_o
 async def test_a_request_by_name_replaces_too():
     world = World(rows(2), runs=[silent("v0000"), silent("v0001")])
 
-    outcome = await scan(world, order=Order(Trigger.REQUEST, token="t", video_ids=("v0001",)), stuck=REPLACE)
+    outcome = await scan(world, request=ScanRequest(Trigger.REQUEST, token="t", video_ids=("v0001",)), stuck=REPLACE)
 
     assert results(outcome) == {"v0001": "Recovered"}
     assert world.asked["cancel"] == ["old-v0001"]

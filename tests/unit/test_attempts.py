@@ -134,7 +134,7 @@ def test_a_request_by_name_waits_for_nothing_however_many_attempts_there_were(co
     # Before there was a limit to them a video could have any number of attempts.
     before = earlier(*(crashed(MINUTE * n, attempt=count - n) for n in reversed(range(count))))
 
-    [decision] = conclude([video()], policy().spec, order=by_name(), recoveries={"v1": before})
+    [decision] = conclude([video()], policy().spec, request=by_name(), recoveries={"v1": before})
 
     assert said(decision) == RECOVER
 
@@ -311,7 +311,7 @@ def test_a_quarantined_video_of_unknown_times_says_no_more_than_is_known():
 def test_only_the_recovery_of_a_quarantined_video_releases_it(count, released):
     before = {"v1": attempts(count, HOUR)}
 
-    [decision] = conclude([video()], policy().spec, order=by_name(), recoveries=before)
+    [decision] = conclude([video()], policy().spec, request=by_name(), recoveries=before)
 
     assert said(decision) == RECOVER
     assert getattr(decision, "released", None) is released

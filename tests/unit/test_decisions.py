@@ -231,7 +231,7 @@ TABLE = [
         ABANDONED,
         spec=REPORT,
         runs=[flow_run("v1", since=SILENT)],
-        order=by_name(),
+        request=by_name(),
     ),
     # Attempts that are used up
     case("recovers a video a third time", RECOVER, recoveries=ended(9 * HOURS, 8 * HOURS)),
@@ -269,7 +269,7 @@ TABLE = [
         "recovers a quarantined video that is asked for by name",
         RECOVER,
         recoveries=ended(9 * HOURS, 8 * HOURS, 7 * HOURS),
-        order=by_name(),
+        request=by_name(),
     ),
     case(
         "recovers a video again after its release",
@@ -297,7 +297,7 @@ TABLE = [
         spec={"retry": {"maxBackoff": "20m"}},
         recoveries=ended(9 * HOURS, 20 * MINUTES),
     ),
-    case("waits for nothing when asked by name", RECOVER, recoveries=ended(MINUTES), order=by_name()),
+    case("waits for nothing when asked by name", RECOVER, recoveries=ended(MINUTES), request=by_name()),
     case("backs off no video for another's attempt", RECOVER, video("v2"), recoveries=ended(9 * MINUTES)),
     # Its file
     case("recovers a video whose file is there", RECOVER, spec=UPLOAD, uploaded=["tenant/v1.mp4"]),
@@ -313,7 +313,7 @@ TABLE = [
         uploaded=["tenant/v1.mp4"],
     ),
     case("looks at no file where nobody asked for that", RECOVER, video(age=999 * HOURS)),
-    case("waits for a file also when asked by name", UPLOADING, spec=UPLOAD, order=by_name()),
+    case("waits for a file also when asked by name", UPLOADING, spec=UPLOAD, request=by_name()),
     case("fails a video whose file's path cannot be", INVALID, video(tenant_id="a/b"), UPLOAD),
     case("fails an old video whose file's path cannot be", INVALID, video(tenant_id=None, age=99 * HOURS), UPLOAD),
     # The deployment
@@ -612,10 +612,10 @@ def test_never_recovers_more_than_the_limit_and_none_in_observe_mode(videos, fac
     assert len(recovered) <= (0 if spec.mode == "Observe" else spec.limits.per_scan)
 
 
-@given(videos=any_videos, facts=any_facts, spec=st.sampled_from(SPECS), order=st.randoms())
+@given(videos=any_videos, facts=any_facts, spec=st.sampled_from(SPECS), request=st.randoms())
 @calmly
-def test_the_order_of_the_input_does_not_matter(videos, facts, spec, order):
-    shuffled = order.sample(videos, len(videos))
+def test_the_order_of_the_input_does_not_matter(videos, facts, spec, request):
+    shuffled = request.sample(videos, len(videos))
 
     assert conclude(shuffled, spec, **facts) == conclude(videos, spec, **facts)
 

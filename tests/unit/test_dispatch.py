@@ -135,7 +135,7 @@ def key(name: str = "one") -> PolicyKey:
     ],
 )
 async def test_tells_who_is_due(dispatcher, turns, metadata, status, due):
-    dispatcher.consider(resource(status=status, **metadata))
+    dispatcher.enqueue_if_due(resource(status=status, **metadata))
     await settle()
 
     assert turns.begun == (["one"] if due else [])
@@ -145,7 +145,7 @@ async def test_tells_who_is_due(dispatcher, turns, metadata, status, due):
 async def test_a_policy_is_due_at_its_slot_and_its_jitter(dispatcher, turns, seconds, due):
     slot = NOW.replace(minute=15, second=0)
     turns.now = slot + seconds * SECOND
-    dispatcher.consider(resource(status={**DONE, "nextScheduleTime": slot.isoformat()}))
+    dispatcher.enqueue_if_due(resource(status={**DONE, "nextScheduleTime": slot.isoformat()}))
     await settle()
 
     assert bool(turns.begun) is due
@@ -154,7 +154,7 @@ async def test_a_policy_is_due_at_its_slot_and_its_jitter(dispatcher, turns, sec
 @pytest.mark.parametrize("length", [1024, 1025, 100_000])
 async def test_a_request_that_was_served_as_far_as_the_status_keeps_it_is_not_due_again(dispatcher, turns, length):
     served = {**DONE, "lastHandledReconcileAt": "t" * min(length, 1024)}
-    dispatcher.consider(resource(status=served, annotations={REQUESTED_AT: "t" * length}))
+    dispatcher.enqueue_if_due(resource(status=served, annotations={REQUESTED_AT: "t" * length}))
     await settle()
 
     assert turns.begun == []
@@ -164,7 +164,7 @@ async def test_an_invalid_schedule_that_came_due_has_a_turn_to_say_so(dispatcher
     invalid = resource(status={**DONE, "nextScheduleTime": NOW.isoformat()})
     invalid["spec"]["schedule"] = "0 0 30 2 *"
 
-    dispatcher.consider(invalid)
+    dispatcher.enqueue_if_due(invalid)
     await settle()
 
     assert turns.begun == ["one"]
@@ -173,9 +173,9 @@ async def test_an_invalid_schedule_that_came_due_has_a_turn_to_say_so(dispatcher
 async def test_a_turn_knows_when_it_came_due_however_long_it_waited(dispatcher, turns):
     for name in ("a", "b"):
         turns.hold(name)
-        dispatcher.consider(resource(name))
+        dispatcher.enqueue_if_due(resource(name))
     await settle()
-    dispatcher.consider(resource("late"))
+    dispatcher.enqueue_if_due(resource("late"))
     turns.now += timedelta(minutes=5)
     turns.held["a"].set()
     await settle()
@@ -190,7 +190,7 @@ async def test_a_turn_knows_when_it_came_due_however_long_it_waited(dispatcher, 
 async def test_a_policy_has_one_turn_at_a_time(dispatcher, turns):
     turns.hold("one")
     for _ in range(5):
-        dispatcher.consider(resource())
+        dispatcher.enqueue_if_due(resource())
         await settle()
 
     assert turns.log == [("begins", "one")]
@@ -198,10 +198,10 @@ async def test_a_policy_has_one_turn_at_a_time(dispatcher, turns):
 
 async def test_a_policy_that_comes_due_during_its_turn_has_another_right_after(dispatcher, turns):
     held = turns.hold("one")
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     await settle()
     for _ in range(3):
-        dispatcher.consider(resource())
+        dispatcher.enqueue_if_due(resource())
     held.set()
     await settle()
 
@@ -210,7 +210,7 @@ async def test_a_policy_that_comes_due_during_its_turn_has_another_right_after(d
 
 async def test_a_policy_that_is_due_again_while_it_waits_has_one_turn(dispatcher, turns):
     for _ in range(3):
-        dispatcher.consider(resource())
+        dispatcher.enqueue_if_due(resource())
     await settle()
 
     assert turns.begun == ["one"]
@@ -220,7 +220,7 @@ async def test_at_most_so_many_policies_have_a_turn_at_once(dispatcher, turns):
     names = ["a", "b", "c", "d"]
     for name in names:
         turns.hold(name)
-        dispatcher.consider(resource(name))
+        dispatcher.enqueue_if_due(resource(name))
     await settle()
     assert turns.at_work == ["a", "b"]
 
@@ -236,8 +236,8 @@ async def test_at_most_so_many_policies_have_a_turn_at_once(dispatcher, turns):
 
 async def test_a_policy_made_anew_under_the_same_name_does_not_wait_for_the_old_one(dispatcher, turns):
     turns.hold("one")
-    dispatcher.consider(resource())
-    dispatcher.consider(resource(uid="another"))
+    dispatcher.enqueue_if_due(resource())
+    dispatcher.enqueue_if_due(resource(uid="another"))
     await settle()
 
     assert turns.begun == ["one", "one"]
@@ -246,13 +246,13 @@ async def test_a_policy_made_anew_under_the_same_name_does_not_wait_for_the_old_
 async def test_a_stale_word_of_a_policy_that_was_forgotten_gives_it_no_two_turns_at_once(dispatcher, turns):
     for name in ("other", "one"):
         turns.hold(name)
-    dispatcher.consider(resource("other"))
+    dispatcher.enqueue_if_due(resource("other"))
     await settle()
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     dispatcher.forget(key())
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     await settle()
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     turns.held["other"].set()
     await settle()
 
@@ -264,7 +264,7 @@ async def test_a_stale_word_of_a_policy_that_was_forgotten_gives_it_no_two_turns
 
 async def test_leaving_lets_a_turn_in_flight_finish_and_tells_it_to_stop(dispatcher, turns):
     held = turns.hold("one")
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     await settle()
     stop = turns.arguments[0]["stop"]
     assert not stop.is_set()
@@ -282,12 +282,12 @@ async def test_leaving_lets_a_turn_in_flight_finish_and_tells_it_to_stop(dispatc
 async def test_leaving_starts_no_turn_that_waited(dispatcher, turns):
     for name in ("a", "b"):
         turns.hold(name)
-        dispatcher.consider(resource(name))
-    dispatcher.consider(resource("waits"))
+        dispatcher.enqueue_if_due(resource(name))
+    dispatcher.enqueue_if_due(resource("waits"))
     await settle()
     leaving = asyncio.create_task(dispatcher.leave(grace=60))
     await settle()
-    dispatcher.consider(resource("comes too late"))
+    dispatcher.enqueue_if_due(resource("comes too late"))
     turns.held["a"].set()
     turns.held["b"].set()
     await leaving
@@ -297,9 +297,9 @@ async def test_leaving_starts_no_turn_that_waited(dispatcher, turns):
 
 async def test_leaving_starts_no_second_turn_of_a_policy_at_work(dispatcher, turns):
     held = turns.hold("one")
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     await settle()
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     leaving = asyncio.create_task(dispatcher.leave(grace=60))
     await settle()
     held.set()
@@ -310,17 +310,17 @@ async def test_leaving_starts_no_second_turn_of_a_policy_at_work(dispatcher, tur
 
 async def test_a_signal_tells_turns_to_stop_at_once(dispatcher, turns):
     turns.hold("one")
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     await settle()
 
-    dispatcher.ask_to_leave()
+    dispatcher.request_stop()
 
     assert turns.arguments[0]["stop"].is_set()
 
 
 async def test_a_turn_that_outlasts_the_grace_is_cut_off_and_told_of(dispatcher, turns, caplog):
     turns.hold("one")
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     await settle()
 
     await dispatcher.leave(grace=0)
@@ -341,7 +341,7 @@ async def test_leaving_with_nothing_to_do_is_quick_and_quiet(dispatcher, caplog)
 async def test_forgetting_a_policy_stops_its_turn_and_no_other(dispatcher, turns):
     for name in ("one", "two"):
         turns.hold(name)
-        dispatcher.consider(resource(name))
+        dispatcher.enqueue_if_due(resource(name))
     await settle()
 
     dispatcher.forget(key("one"))
@@ -351,10 +351,10 @@ async def test_forgetting_a_policy_stops_its_turn_and_no_other(dispatcher, turns
 
 async def test_a_policy_being_deleted_is_forgotten(dispatcher, turns):
     turns.hold("one")
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     await settle()
 
-    dispatcher.consider(resource(deletionTimestamp="2026-03-10T12:00:00Z"))
+    dispatcher.enqueue_if_due(resource(deletionTimestamp="2026-03-10T12:00:00Z"))
 
     assert turns.arguments[0]["stop"].is_set()
 
@@ -362,8 +362,8 @@ async def test_a_policy_being_deleted_is_forgotten(dispatcher, turns):
 async def test_a_forgotten_policy_that_waited_has_no_turn(dispatcher, turns):
     for name in ("a", "b"):
         turns.hold(name)
-        dispatcher.consider(resource(name))
-    dispatcher.consider(resource("one"))
+        dispatcher.enqueue_if_due(resource(name))
+    dispatcher.enqueue_if_due(resource("one"))
     await settle()
     dispatcher.forget(key("one"))
     turns.held["a"].set()
@@ -374,9 +374,9 @@ async def test_a_forgotten_policy_that_waited_has_no_turn(dispatcher, turns):
 
 async def test_a_forgotten_policy_has_no_other_turn_after_its_last(dispatcher, turns):
     held = turns.hold("one")
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     await settle()
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     dispatcher.forget(key("one"))
     held.set()
     await settle()
@@ -401,7 +401,7 @@ async def test_a_forgotten_policy_has_no_other_turn_after_its_last(dispatcher, t
 async def test_an_error_is_told_and_kills_no_worker(dispatcher, turns, caplog, error, told):
     turns.on_turn = raising(error)
     for _ in range(5):
-        dispatcher.consider(resource())
+        dispatcher.enqueue_if_due(resource())
         await settle()
         turns.now += LONGEST_BACK_OFF
 
@@ -416,7 +416,7 @@ async def tick_for(dispatcher: Dispatcher, turns: Turns, length: timedelta) -> l
     begun, start = [], turns.now
     while turns.now - start < length:
         before = len(turns.begun)
-        dispatcher.consider(resource())
+        dispatcher.enqueue_if_due(resource())
         await settle()
         begun += [int((turns.now - start).total_seconds())] * (len(turns.begun) - before)
         turns.now += TICK
@@ -447,7 +447,7 @@ async def test_a_turn_that_works_ends_the_waiting(dispatcher, turns):
 async def test_one_policys_failures_put_off_no_other(dispatcher, turns):
     turns.on_turn = raising(OSError("no route"))
     await tick_for(dispatcher, turns, timedelta(minutes=10))
-    dispatcher.consider(resource("two"))
+    dispatcher.enqueue_if_due(resource("two"))
     await settle()
 
     assert turns.begun[-1] == "two"
@@ -455,9 +455,9 @@ async def test_one_policys_failures_put_off_no_other(dispatcher, turns):
 
 async def test_a_policy_that_came_due_during_a_turn_that_failed_waits_all_the_same(dispatcher, turns):
     held = turns.hold("one")
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     await settle()
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     turns.on_end = raising(OSError("the status was refused"))
     held.set()
     await settle()
@@ -467,7 +467,7 @@ async def test_a_policy_that_came_due_during_a_turn_that_failed_waits_all_the_sa
 
 async def test_a_turn_without_an_error_logs_nothing(dispatcher, turns, caplog):
     caplog.set_level(logging.DEBUG, logger="controller")
-    dispatcher.consider(resource())
+    dispatcher.enqueue_if_due(resource())
     await settle()
 
     assert caplog.text == ""
@@ -482,7 +482,7 @@ async def test_a_stalled_policy_is_checked_again_every_so_often_and_not_at_each_
     for seconds in range(0, 91, 10):
         turns.now = NOW + seconds * SECOND
         before = len(turns.begun)
-        dispatcher.consider(stalled)
+        dispatcher.enqueue_if_due(stalled)
         await settle()
         checked += [seconds] * (len(turns.begun) - before)
 
@@ -496,36 +496,36 @@ async def test_a_stalled_policy_waits_exactly_that_long(dispatcher, turns, wait,
     stalled = resource(status={**DONE, "conditions": STALLED})
     for now in (NOW, NOW + wait):
         turns.now = now
-        dispatcher.consider(stalled)
+        dispatcher.enqueue_if_due(stalled)
         await settle()
 
     assert len(turns.begun) == due
 
 
 async def test_an_edit_of_a_stalled_policy_is_seen_at_once(dispatcher, turns):
-    dispatcher.consider(resource(status={**DONE, "conditions": STALLED}))
+    dispatcher.enqueue_if_due(resource(status={**DONE, "conditions": STALLED}))
     await settle()
-    dispatcher.consider(resource(status={**DONE, "conditions": STALLED}, generation=2))
+    dispatcher.enqueue_if_due(resource(status={**DONE, "conditions": STALLED}, generation=2))
     await settle()
 
     assert turns.begun == ["one", "one"]
 
 
 async def test_a_request_to_a_stalled_policy_is_seen_at_once_and_is_no_recheck(dispatcher, turns):
-    dispatcher.consider(resource(status={**DONE, "conditions": STALLED}))
+    dispatcher.enqueue_if_due(resource(status={**DONE, "conditions": STALLED}))
     await settle()
     turns.now += SECOND
-    dispatcher.consider(resource(status={**DONE, "conditions": STALLED}, annotations={REQUESTED_AT: "now"}))
+    dispatcher.enqueue_if_due(resource(status={**DONE, "conditions": STALLED}, annotations={REQUESTED_AT: "now"}))
     await settle()
 
     assert [arguments["recheck"] for arguments in turns.arguments] == [True, False]
 
 
 async def test_a_stalled_policy_that_came_back_under_its_name_is_checked_at_once(dispatcher, turns):
-    dispatcher.consider(resource(status={**DONE, "conditions": STALLED}))
+    dispatcher.enqueue_if_due(resource(status={**DONE, "conditions": STALLED}))
     await settle()
     dispatcher.forget(key())
-    dispatcher.consider(resource(status={**DONE, "conditions": STALLED}))
+    dispatcher.enqueue_if_due(resource(status={**DONE, "conditions": STALLED}))
     await settle()
 
     assert turns.begun == ["one", "one"]

@@ -8,12 +8,12 @@ import httpx
 import pytest
 import stamina
 
-from controller.adapters.http import ATTEMPTS, MAX_ANSWER_SHOWN, MAX_WAIT, RETRIED, Channel, HttpError
+from controller.adapters.http import ATTEMPTS, MAX_ANSWER_SHOWN, MAX_WAIT, RETRIED, HttpError, ServiceClient
 from controller.errors import ErrorReason, Service, ServiceError
 from tests.unit.fakes import NOW, Answer, Asked, in_jumping_time, in_turn, serving
 
 SECRET = "sb_secret_0123456789"
-CHANNEL = Channel(Service.PREFECT, "PREFECT_API_URL", [SECRET, "", "hunter2"])
+CHANNEL = ServiceClient(Service.PREFECT, "PREFECT_API_URL", [SECRET, "", "hunter2"])
 
 
 @pytest.fixture
@@ -284,9 +284,9 @@ def test_a_key_is_hidden_also_where_the_text_is_cut():
 
 
 def test_of_two_keys_of_which_one_begins_with_the_other_nothing_stays():
-    channel = Channel(Service.PREFECT, "PREFECT_API_URL", ["abc", "abcdef"])
+    service = ServiceClient(Service.PREFECT, "PREFECT_API_URL", ["abc", "abcdef"])
 
-    assert channel.clean("abcdef abc") == "*** ***"
+    assert service.clean("abcdef abc") == "*** ***"
 
 
 @pytest.mark.parametrize(

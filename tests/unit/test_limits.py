@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from controller.api.policy import PolicySpec
 from controller.decisions.decision import Skip, SkipReason
 from controller.flow_runs import StateType
-from controller.schedule import Order, Trigger
+from controller.schedule import ScanRequest, Trigger
 from controller.videos import Video
 from tests.support import policy
 from tests.unit.deciding import RECOVER, by_name, conclude, recoveries, said
@@ -215,8 +215,8 @@ def test_replacements_use_up_the_scans_limit_like_others():
 # Ramping up after a hold
 
 
-def ramping(allowance: int) -> Order:
-    return Order(Trigger.SCHEDULE, NOW, allowance=allowance)
+def ramping(allowance: int) -> ScanRequest:
+    return ScanRequest(Trigger.SCHEDULE, NOW, allowance=allowance)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def ramping(allowance: int) -> Order:
     ],
 )
 def test_a_scan_recovers_no_more_than_its_allowance(allowance, recovered):
-    decisions = conclude(of_tenant("a", 4), limited(perScan=3), order=ramping(allowance))
+    decisions = conclude(of_tenant("a", 4), limited(perScan=3), request=ramping(allowance))
 
     assert counts(decisions) == {RECOVER: recovered, SCAN: 4 - recovered}
 
@@ -237,7 +237,7 @@ def test_a_scan_recovers_no_more_than_its_allowance(allowance, recovered):
 def test_a_video_that_waits_for_the_ramp_says_so():
     videos = of_tenant("a", 4)
 
-    slow, full = (conclude(videos, limited(perScan=3), order=ramping(allowance))[-1] for allowance in (2, 3))
+    slow, full = (conclude(videos, limited(perScan=3), request=ramping(allowance))[-1] for allowance in (2, 3))
 
     assert isinstance(slow, Skip)
     assert isinstance(full, Skip)
@@ -246,9 +246,9 @@ def test_a_video_that_waits_for_the_ramp_says_so():
 
 
 def test_the_smallest_allowance_is_enough_for_a_request_by_name():
-    order = replace(by_name("a0"), allowance=1)
+    request = replace(by_name("a0"), allowance=1)
 
-    assert counts(conclude(of_tenant("a", 1), limited(), order=order)) == {RECOVER: 1}
+    assert counts(conclude(of_tenant("a", 1), limited(), request=request)) == {RECOVER: 1}
 
 
 # Whatever the input
@@ -272,9 +272,9 @@ def test_the_budget_is_used_up_and_shared_as_equally_as_can_be(
 ):
     videos = [each for name, count in tenants.items() for each in of_tenant(name, count, age=ages.randint(20, 900))]
     spec = limited(perScan=per_scan, perTenant=per_tenant, active=active)
-    order = Order(Trigger.SCHEDULE, NOW, allowance=allowance)
+    request = ScanRequest(Trigger.SCHEDULE, NOW, allowance=allowance)
 
-    recovered = recoveries(conclude(videos, spec, order=order, runs=in_flight(flying)))
+    recovered = recoveries(conclude(videos, spec, request=request, runs=in_flight(flying)))
     share = Counter(each[0] for each in recovered)
 
     allowed = {name: min(count, per_tenant) for name, count in tenants.items()}

@@ -6,27 +6,27 @@ from typing import Any
 
 import pytest
 
-from controller.api.status import MAX_QUARANTINED, Counted, PolicyStatus, Quarantine
+from controller.api.status import MAX_QUARANTINED, PolicyStatus, Quarantine, RecoveryCursor
 from controller.decisions.decision import Skip, SkipReason
 from controller.errors import Service
 from controller.flow_runs import StateType
-from controller.outcome import Outcome, Recovered, Seen
+from controller.outcome import Outcome, Recovered, RecoverySnapshot
 from controller.reporting.status import after_scan, newly_quarantined
 from controller.reporting.summary import QUARANTINED_NAMED, describe_quarantined
-from controller.schedule import Order, Plan, Trigger
+from controller.schedule import Plan, ScanRequest, Trigger
 from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, NOW, STATUS_SCHEMA, earlier, flow_run, unavailable, video, violations
 from tests.unit.simulator import Controller, Simulator
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-REQUEST = Order(Trigger.REQUEST, token="t", video_ids=("v0",))
+REQUEST = ScanRequest(Trigger.REQUEST, token="t", video_ids=("v0",))
 
 
 def scanned(*ids: str, ended: timedelta = HOUR, **changes: Any) -> Outcome:
     """A scan that found these videos in quarantine, with attempts of which the last one ended so long ago."""
     stuck = [video(video_id) for video_id in ids]
     runs = {video_id: earlier(*[flow_run(video_id, "CRASHED", ended=ended)] * 3) for video_id in ids}
-    outcome = Outcome(Order(Trigger.SCHEDULE), NOW, stuck, DEPLOYMENT, Seen(runs, NOW))
+    outcome = Outcome(ScanRequest(Trigger.SCHEDULE), NOW, stuck, DEPLOYMENT, RecoverySnapshot(runs, NOW))
     outcome.results = [Skip(each, SkipReason.QUARANTINED, "3 attempts") for each in stuck]
     for name, value in changes.items():
         setattr(outcome, name, value)
@@ -70,7 +70,7 @@ def test_a_video_that_is_no_longer_quarantined_leaves_the_list():
 
 
 def test_where_nothing_is_stuck_nothing_is_in_quarantine():
-    outcome = Outcome(Order(Trigger.SCHEDULE), NOW, [])
+    outcome = Outcome(ScanRequest(Trigger.SCHEDULE), NOW, [])
 
     assert after(outcome, after(scanned("v0"))).quarantine == Quarantine()
 
@@ -78,11 +78,14 @@ def test_where_nothing_is_stuck_nothing_is_in_quarantine():
 @pytest.mark.parametrize(
     "outcome",
     [
-        pytest.param(Outcome(Order(Trigger.SCHEDULE), NOW, error=unavailable(Service.SUPABASE)), id="saw_no_table"),
         pytest.param(
-            Outcome(Order(Trigger.SCHEDULE), NOW, [video("v0")], error=unavailable()), id="failed_before_it_decided"
+            Outcome(ScanRequest(Trigger.SCHEDULE), NOW, error=unavailable(Service.SUPABASE)), id="saw_no_table"
         ),
-        pytest.param(replace(scanned("v9"), order=REQUEST), id="was_narrowed_to_one_video"),
+        pytest.param(
+            Outcome(ScanRequest(Trigger.SCHEDULE), NOW, [video("v0")], error=unavailable()),
+            id="failed_before_it_decided",
+        ),
+        pytest.param(replace(scanned("v9"), request=REQUEST), id="was_narrowed_to_one_video"),
         pytest.param(Outcome(REQUEST, NOW, []), id="was_narrowed_to_a_video_that_is_gone"),
     ],
 )
@@ -101,7 +104,7 @@ def test_a_scan_that_failed_after_it_decided_knows_who_is_quarantined():
 
 
 def released(video_id: str = "v0", *, released: bool = True) -> Outcome:
-    outcome = Outcome(REQUEST, NOW, [video(video_id)], DEPLOYMENT, Seen({}, NOW))
+    outcome = Outcome(REQUEST, NOW, [video(video_id)], DEPLOYMENT, RecoverySnapshot({}, NOW))
     outcome.results = [Recovered(video(video_id), 4, "r", released)]
     return outcome
 
@@ -165,13 +168,13 @@ def test_however_many_come_at_once_all_are_announced_and_none_of_them_again():
 )
 def test_where_not_all_are_listed_those_are_new_that_the_scan_before_could_not_know(ended, is_announced):
     at = NOW - 15 * MINUTE
-    before = after(scanned(*named(30))).model_copy(update={"counted": Counted(created_until=at, ended_until=at)})
+    before = after(scanned(*named(30))).model_copy(update={"counted": RecoveryCursor(created_until=at, ended_until=at)})
     fresh = scanned("new", ended=ended)
     known = scanned(*named(30), ended=9 * HOUR)
     known.results += fresh.results
     assert known.seen is not None
     assert fresh.seen is not None
-    known.seen = Seen({**known.seen.recoveries, **fresh.seen.recoveries}, NOW)
+    known.seen = RecoverySnapshot({**known.seen.recoveries, **fresh.seen.recoveries}, NOW)
 
     assert announced(before, known) == (["new"] if is_announced else [])
 

@@ -11,7 +11,7 @@ from controller.errors import Service
 from controller.flow_runs import StateType
 from controller.outcome import Outcome, Recovered
 from controller.reporting.status import after_scan
-from controller.schedule import Order, Plan, Trigger
+from controller.schedule import Plan, ScanRequest, Trigger
 from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, NOW, unavailable, video
 from tests.unit.simulator import Controller, Simulator
@@ -23,7 +23,7 @@ HELD, SCAN, ACTIVE = SkipReason.DEPLOYMENT_NOT_READY, SkipReason.OVER_SCAN_LIMIT
 def allowed(before: int | None, *reasons: SkipReason, limits: Any = None, **changes: Any) -> int | None:
     """What the next scan may recover after one in which some videos were skipped for these reasons."""
     stuck = [video(f"v{n}") for n in range(len(reasons))]
-    outcome = Outcome(Order(Trigger.SCHEDULE, NOW), NOW, stuck, DEPLOYMENT)
+    outcome = Outcome(ScanRequest(Trigger.SCHEDULE, NOW), NOW, stuck, DEPLOYMENT)
     outcome.results = [
         *(Skip(each, reason) for each, reason in zip(stuck, reasons, strict=True)),
         Recovered(video("recovered"), 1, "r"),
@@ -75,7 +75,7 @@ def test_once_nothing_of_the_backlog_is_left_there_is_no_allowance(reasons):
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"order": Order(Trigger.REQUEST, token="t", video_ids=("v0",))}, id="was_narrowed"),
+        pytest.param({"request": ScanRequest(Trigger.REQUEST, token="t", video_ids=("v0",))}, id="was_narrowed"),
         pytest.param({"error": unavailable(Service.PREFECT)}, id="failed"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from controller.api.manifest import Policy
-from controller.api.status import MAX_DECISIONS, MAX_MESSAGE, ConditionType, PolicyStatus, Waited
+from controller.api.status import MAX_DECISIONS, MAX_MESSAGE, ConditionType, PolicyStatus, WaitTime
 from controller.decisions.decision import Failure, FailureReason, Skip, SkipReason
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service, ServiceError
 from controller.flow_runs import Deployment
@@ -16,22 +16,24 @@ from controller.outcome import Outcome, Recovered, Result
 from controller.reporting.conditions import Findings
 from controller.reporting.status import after_check, after_invalid, after_plan, after_scan
 from controller.reporting.summary import summary
-from controller.schedule import Order, Plan, Trigger, request_token
+from controller.schedule import Plan, ScanRequest, Trigger, request_token
 from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, NOW, SECOND, STATUS_SCHEMA, video, violations
 
 SLOT = NOW - timedelta(minutes=1)
 NEXT = NOW + timedelta(minutes=14)
 LATER = NOW + timedelta(minutes=15)
-ORDER = Order(Trigger.SCHEDULE, SLOT)
-PLAN = Plan(ORDER, NEXT)
+REQUEST = ScanRequest(Trigger.SCHEDULE, SLOT)
+PLAN = Plan(REQUEST, NEXT)
 POLICY = policy()
 NO_WORKER = Deployment("d", "f", "no worker polls work pool 'p'; start one", "NoWorkerReady")
 
 
-def outcome(*results: Result, order: Order = ORDER, error: ScanError | None = None, **changes: Any) -> Outcome:
+def outcome(
+    *results: Result, request: ScanRequest = REQUEST, error: ScanError | None = None, **changes: Any
+) -> Outcome:
     stuck = [each.video for each in results if not isinstance(each, Failure)]
-    ended = Outcome(order, NOW, stuck, DEPLOYMENT if stuck else None, results=list(results), error=error)
+    ended = Outcome(request, NOW, stuck, DEPLOYMENT if stuck else None, results=list(results), error=error)
     for name, value in changes.items():
         setattr(ended, name, value)
     return ended
@@ -192,7 +194,7 @@ def test_an_error_of_no_service_leaves_the_services_alone():
 def test_a_failed_request_of_a_suspended_policy_does_not_promise_another_try():
     error = failure(Service.PREFECT)
 
-    found = conditions(scanned(outcome(error=error), of=policy(suspend=True), plan=Plan(ORDER, None)))
+    found = conditions(scanned(outcome(error=error), of=policy(suspend=True), plan=Plan(REQUEST, None)))
 
     assert "Reconciling" not in found
     assert found["Ready"] == ("False", "Unreachable")
@@ -429,7 +431,7 @@ def test_tells_how_long_the_recovered_videos_waited(minutes, median, longest):
     scan = scanned(outcome(*results, *others), now=LATER).last_scan
 
     assert scan is not None
-    assert scan.waited == Waited(median=median, longest=longest)
+    assert scan.waited == WaitTime(median=median, longest=longest)
 
 
 def test_where_nothing_was_recovered_nobody_waited():
@@ -461,7 +463,7 @@ def test_nothing_stuck_has_no_age():
 def test_a_narrowed_scan_leaves_the_stuck_videos_as_they_were_and_names_its_video():
     before = scanned(outcome(recovered(), skipped("v2")))
 
-    status = scanned(outcome(recovered(), order=Order(Trigger.REQUEST, token="t", video_ids=("v1",))), before)
+    status = scanned(outcome(recovered(), request=ScanRequest(Trigger.REQUEST, token="t", video_ids=("v1",))), before)
 
     assert status.stuck == before.stuck
     assert status.last_scan is not None
@@ -486,13 +488,13 @@ def test_a_failed_scan_is_counted_and_was_no_success():
 
 
 def test_a_request_takes_its_token_over_also_when_it_failed():
-    order = Order(Trigger.REQUEST, token="now")
+    request = ScanRequest(Trigger.REQUEST, token="now")
 
-    assert scanned(outcome(order=order, error=failure(Service.PREFECT))).last_handled_reconcile_at == "now"
+    assert scanned(outcome(request=request, error=failure(Service.PREFECT))).last_handled_reconcile_at == "now"
 
 
 def test_a_scan_by_schedule_leaves_the_token_alone_and_a_request_the_slot():
-    before = scanned(outcome(order=Order(Trigger.REQUEST, token="now")))
+    before = scanned(outcome(request=ScanRequest(Trigger.REQUEST, token="now")))
 
     status = scanned(outcome(), before)
 
@@ -515,11 +517,11 @@ def test_remembers_for_which_schedule_it_planned():
 
 def test_however_long_the_texts_are_the_status_fits_its_schema():
     long = "x" * 100_000
-    order = Order(Trigger.REQUEST, token="t", video_ids=(long,))
+    request = ScanRequest(Trigger.REQUEST, token="t", video_ids=(long,))
     error = ServiceError(long, reason=ErrorReason.SERVER_ERROR, service=Service.PREFECT)
     failures = [Failure("v" * 200, FailureReason.REFUSED, long)]
 
-    status = scanned(outcome(*failures, order=order, error=error))  # `scanned` checks the schema
+    status = scanned(outcome(*failures, request=request, error=error))  # `scanned` checks the schema
 
     ready = status.condition(ConditionType.READY)
     assert ready is not None
@@ -529,7 +531,7 @@ def test_however_long_the_texts_are_the_status_fits_its_schema():
 @pytest.mark.parametrize("length", [1024, 1025, 100_000])
 def test_however_long_a_request_token_is_the_status_fits_its_schema(length):
     # An annotation may have 256 kB. A status that the API server refuses would make the scan run again at each tick.
-    scanned(outcome(order=Order(Trigger.REQUEST, token=request_token("t" * length))))
+    scanned(outcome(request=ScanRequest(Trigger.REQUEST, token=request_token("t" * length))))
 
 
 # Nothing moves by itself

@@ -19,11 +19,11 @@ from controller.flow_runs import Deployment
 from controller.outcome import Outcome, Recovered, Result
 from controller.ports import BATCH
 from controller.scan import run_scan
-from controller.schedule import Order, Trigger
+from controller.schedule import ScanRequest, Trigger
 from tests.support import policy
 from tests.unit.deciding import recoveries
 from tests.unit.fakes import NOW, Collected, World, earlier, flow_run, raising, row, unavailable
-from tests.unit.scanning import ORDER, leaves, results, rows, scan
+from tests.unit.scanning import REQUEST, leaves, results, rows, scan
 
 ALL_STEPS = [
     *["connect", "candidates", "deployment", "flow_runs", "recoveries"],
@@ -102,7 +102,7 @@ async def test_looks_up_earlier_recoveries_of_a_video_that_something_else_works_
 async def test_narrows_the_scan_to_the_requested_video():
     world = World(rows(3))
 
-    outcome = await scan(world, order=Order(Trigger.REQUEST, token="now", video_ids=("v0001",)))
+    outcome = await scan(world, request=ScanRequest(Trigger.REQUEST, token="now", video_ids=("v0001",)))
 
     assert world.asked["candidates"] == (NOW - timedelta(minutes=10), ("v0001",))
     assert world.created == ["v0001"]
@@ -457,7 +457,7 @@ class Onlooker(Collected):
 
 
 async def look_on(world: World, onlooker: Onlooker) -> Outcome:
-    return await run_scan(policy(), ORDER, world, onlooker, now=NOW, stop=asyncio.Event())
+    return await run_scan(policy(), REQUEST, world, onlooker, now=NOW, stop=asyncio.Event())
 
 
 async def test_is_told_of_each_video_once_as_soon_as_its_result_is_known():

@@ -12,11 +12,11 @@ from controller.errors import ConfigurationError, ErrorReason
 from controller.schedule import (
     MAX_JITTER,
     ON_TIME,
-    Order,
     Plan,
-    Remembered,
-    Request,
+    RequestAnnotations,
+    ScanRequest,
     Schedule,
+    ScheduleState,
     Timing,
     Trigger,
     plan,
@@ -31,8 +31,8 @@ HOURLY = Timing("0 * * * *", "Etc/UTC", starting_deadline=10 * MINUTE, suspend=F
 SLOT = datetime(2026, 3, 10, 12, tzinfo=UTC)
 JITTER = Schedule(HOURLY.schedule, HOURLY.time_zone).jitter(SLOT, HOURLY.uid)
 START = SLOT + JITTER
-PLANNED = Remembered(HOURLY.fingerprint, SLOT)
-NOTHING = Request()
+PLANNED = ScheduleState(HOURLY.fingerprint, SLOT)
+NOTHING = RequestAnnotations()
 
 
 def utc(*parts: int) -> datetime:
@@ -48,13 +48,13 @@ def berlin(*parts: int, second_time: bool = False) -> datetime:
 
 
 def test_a_new_policy_waits_for_its_first_slot():
-    planned = plan(HOURLY, Remembered(), NOTHING, now=SLOT - MINUTE)
+    planned = plan(HOURLY, ScheduleState(), NOTHING, now=SLOT - MINUTE)
 
     assert planned == Plan(None, SLOT)
 
 
 def test_a_new_policy_does_not_scan_for_the_slot_of_this_very_moment():
-    assert plan(HOURLY, Remembered(), NOTHING, now=SLOT) == Plan(None, SLOT + HOUR)
+    assert plan(HOURLY, ScheduleState(), NOTHING, now=SLOT) == Plan(None, SLOT + HOUR)
 
 
 @pytest.mark.parametrize(
@@ -64,21 +64,23 @@ def test_a_new_policy_does_not_scan_for_the_slot_of_this_very_moment():
         pytest.param(SLOT, Plan(None, SLOT), id="nothing_is_due_at_the_slot_itself_but_for_the_jitter"),
         pytest.param(START - MICROSECOND, Plan(None, SLOT), id="nothing_is_due_one_microsecond_before_the_jitter_ends"),
         pytest.param(
-            START, Plan(Order(Trigger.SCHEDULE, SLOT), SLOT + HOUR), id="a_scan_is_due_exactly_when_the_jitter_ends"
+            START,
+            Plan(ScanRequest(Trigger.SCHEDULE, SLOT), SLOT + HOUR),
+            id="a_scan_is_due_exactly_when_the_jitter_ends",
         ),
         pytest.param(
             START + ON_TIME,
-            Plan(Order(Trigger.SCHEDULE, SLOT), SLOT + HOUR),
+            Plan(ScanRequest(Trigger.SCHEDULE, SLOT), SLOT + HOUR),
             id="a_scan_at_the_end_of_on_time_is_on_time",
         ),
         pytest.param(
             START + ON_TIME + MICROSECOND,
-            Plan(Order(Trigger.CATCH_UP, SLOT), SLOT + HOUR, missed=SLOT),
+            Plan(ScanRequest(Trigger.CATCH_UP, SLOT), SLOT + HOUR, missed=SLOT),
             id="a_scan_one_microsecond_later_was_missed_and_is_caught_up",
         ),
         pytest.param(
             SLOT + 10 * MINUTE - MICROSECOND,
-            Plan(Order(Trigger.CATCH_UP, SLOT), SLOT + HOUR, missed=SLOT),
+            Plan(ScanRequest(Trigger.CATCH_UP, SLOT), SLOT + HOUR, missed=SLOT),
             id="a_missed_scan_is_caught_up_until_one_microsecond_before_the_deadline",
         ),
         pytest.param(
@@ -88,7 +90,7 @@ def test_a_new_policy_does_not_scan_for_the_slot_of_this_very_moment():
         ),
         pytest.param(
             SLOT + 72 * HOUR + 5 * MINUTE,
-            Plan(Order(Trigger.CATCH_UP, SLOT + 72 * HOUR), SLOT + 73 * HOUR, missed=SLOT + 72 * HOUR),
+            Plan(ScanRequest(Trigger.CATCH_UP, SLOT + 72 * HOUR), SLOT + 73 * HOUR, missed=SLOT + 72 * HOUR),
             id="after_three_days_only_the_latest_slot_is_caught_up",
         ),
         pytest.param(
@@ -110,37 +112,37 @@ def test_the_jitter_under_test_is_none_of_the_extremes():
 def test_a_deadline_of_0s_never_catches_up(late):
     planned = plan(replace(HOURLY, starting_deadline=timedelta(0)), PLANNED, NOTHING, now=SLOT + late)
 
-    assert planned.order is None
+    assert planned.request is None
     assert planned.missed is not None
 
 
 def test_a_slot_that_comes_just_as_the_controller_is_back_is_served_whatever_the_deadline():
     no_catching_up = replace(HOURLY, starting_deadline=timedelta(0))
-    orders = []
-    remembered = PLANNED
+    requests = []
+    state = PLANNED
     for seconds in range(0, 200, 10):
-        planned = plan(no_catching_up, remembered, NOTHING, now=SLOT + 3 * HOUR + seconds * SECOND)
-        orders += [planned.order] if planned.order else []
-        remembered = Remembered(HOURLY.fingerprint, planned.next_time)
+        planned = plan(no_catching_up, state, NOTHING, now=SLOT + 3 * HOUR + seconds * SECOND)
+        requests += [planned.request] if planned.request else []
+        state = ScheduleState(HOURLY.fingerprint, planned.next_time)
 
-    assert [order.slot for order in orders] == [SLOT + 3 * HOUR]
+    assert [request.slot for request in requests] == [SLOT + 3 * HOUR]
 
 
 def test_a_slot_after_others_that_were_missed_waits_for_its_jitter_and_reports_them_once():
     now = SLOT + 3 * HOUR
     waits = plan(HOURLY, PLANNED, NOTHING, now=now)
-    serves = plan(HOURLY, Remembered(HOURLY.fingerprint, waits.next_time), NOTHING, now=now + JITTER)
+    serves = plan(HOURLY, ScheduleState(HOURLY.fingerprint, waits.next_time), NOTHING, now=now + JITTER)
 
     assert waits == Plan(None, now, missed=SLOT + 2 * HOUR)
-    assert serves == Plan(Order(Trigger.SCHEDULE, now), now + HOUR)
+    assert serves == Plan(ScanRequest(Trigger.SCHEDULE, now), now + HOUR)
 
 
 def test_a_scan_that_was_caught_up_is_not_caught_up_again():
     now = SLOT + 5 * MINUTE
     first = plan(HOURLY, PLANNED, NOTHING, now=now)
-    second = plan(HOURLY, Remembered(HOURLY.fingerprint, first.next_time), NOTHING, now=now + SECOND)
+    second = plan(HOURLY, ScheduleState(HOURLY.fingerprint, first.next_time), NOTHING, now=now + SECOND)
 
-    assert first.order is not None
+    assert first.request is not None
     assert second == Plan(None, SLOT + HOUR)
 
 
@@ -154,13 +156,13 @@ def test_a_suspended_policy_has_no_next_scan():
 def test_resuming_scans_nothing_of_the_time_in_between():
     suspended = replace(HOURLY, suspend=True)
 
-    planned = plan(HOURLY, Remembered(suspended.fingerprint, None), NOTHING, now=SLOT + 5 * MINUTE)
+    planned = plan(HOURLY, ScheduleState(suspended.fingerprint, None), NOTHING, now=SLOT + 5 * MINUTE)
 
     assert planned == Plan(None, SLOT + HOUR)
 
 
 def test_suspending_and_resuming_unseen_keeps_what_was_planned():
-    assert plan(HOURLY, PLANNED, NOTHING, now=START).order == Order(Trigger.SCHEDULE, SLOT)
+    assert plan(HOURLY, PLANNED, NOTHING, now=START).request == ScanRequest(Trigger.SCHEDULE, SLOT)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_editing_the_schedule_scans_nothing_of_the_past(edited):
 
     planned = plan(edited, PLANNED, NOTHING, now=now)
 
-    assert planned.order is None
+    assert planned.request is None
     assert planned.missed is None
     assert planned.next_time is not None
     assert planned.next_time > now
@@ -184,7 +186,7 @@ def test_editing_the_schedule_scans_nothing_of_the_past(edited):
 def test_editing_something_else_keeps_what_was_planned():
     edited = replace(HOURLY, starting_deadline=HOUR)
 
-    assert plan(edited, PLANNED, NOTHING, now=START).order == Order(Trigger.SCHEDULE, SLOT)
+    assert plan(edited, PLANNED, NOTHING, now=START).request == ScanRequest(Trigger.SCHEDULE, SLOT)
 
 
 def test_a_restart_changes_nothing():
@@ -197,12 +199,14 @@ def test_a_clock_that_was_set_back_waits():
 
 # By request
 
-ASKED = Request("2026-03-10T11:30:00+00:00")
+ASKED = RequestAnnotations("2026-03-10T11:30:00+00:00")
 ASKED_FOR_ONE = replace(ASKED, video_id="v1")
 
 
 def test_a_request_is_served_at_once_and_leaves_the_schedule_alone():
-    assert plan(HOURLY, PLANNED, ASKED, now=SLOT - 30 * MINUTE) == Plan(Order(Trigger.REQUEST, None, ASKED.token), SLOT)
+    assert plan(HOURLY, PLANNED, ASKED, now=SLOT - 30 * MINUTE) == Plan(
+        ScanRequest(Trigger.REQUEST, None, ASKED.token), SLOT
+    )
 
 
 def test_a_request_is_served_once():
@@ -213,7 +217,7 @@ def test_a_request_is_served_once():
 
 @pytest.mark.parametrize("token", [None, ""])
 def test_no_token_is_no_request(token):
-    assert plan(HOURLY, PLANNED, Request(token, "v1"), now=SLOT - 30 * MINUTE) == Plan(None, SLOT)
+    assert plan(HOURLY, PLANNED, RequestAnnotations(token, "v1"), now=SLOT - 30 * MINUTE) == Plan(None, SLOT)
 
 
 @pytest.mark.parametrize(
@@ -228,47 +232,49 @@ def test_a_token_is_what_the_status_can_keep_of_the_annotation(annotation, token
 def test_another_token_is_another_request():
     served = replace(PLANNED, handled_request="before")
 
-    assert plan(HOURLY, served, ASKED, now=SLOT - 30 * MINUTE).order == Order(Trigger.REQUEST, None, ASKED.token)
+    assert plan(HOURLY, served, ASKED, now=SLOT - 30 * MINUTE).request == ScanRequest(
+        Trigger.REQUEST, None, ASKED.token
+    )
 
 
 def test_a_request_is_served_while_suspended():
-    planned = plan(replace(HOURLY, suspend=True), Remembered(), ASKED, now=SLOT)
+    planned = plan(replace(HOURLY, suspend=True), ScheduleState(), ASKED, now=SLOT)
 
-    assert planned == Plan(Order(Trigger.REQUEST, None, ASKED.token), None)
+    assert planned == Plan(ScanRequest(Trigger.REQUEST, None, ASKED.token), None)
 
 
 def test_a_request_serves_a_slot_that_is_due():
-    assert plan(HOURLY, PLANNED, ASKED, now=START) == Plan(Order(Trigger.REQUEST, SLOT, ASKED.token), SLOT + HOUR)
+    assert plan(HOURLY, PLANNED, ASKED, now=START) == Plan(ScanRequest(Trigger.REQUEST, SLOT, ASKED.token), SLOT + HOUR)
 
 
 def test_a_request_serves_a_slot_that_was_missed_and_reports_it():
     assert plan(HOURLY, PLANNED, ASKED, now=SLOT + 5 * MINUTE) == Plan(
-        Order(Trigger.REQUEST, SLOT, ASKED.token), SLOT + HOUR, missed=SLOT
+        ScanRequest(Trigger.REQUEST, SLOT, ASKED.token), SLOT + HOUR, missed=SLOT
     )
 
 
 def test_a_request_with_a_slot_too_long_ago_serves_no_slot_and_reports_it():
     assert plan(HOURLY, PLANNED, ASKED, now=SLOT + 30 * MINUTE) == Plan(
-        Order(Trigger.REQUEST, None, ASKED.token), SLOT + HOUR, missed=SLOT
+        ScanRequest(Trigger.REQUEST, None, ASKED.token), SLOT + HOUR, missed=SLOT
     )
 
 
 def test_a_request_for_one_video_leaves_a_due_slot_to_the_next_turn():
     first = plan(HOURLY, PLANNED, ASKED_FOR_ONE, now=START)
-    served = Remembered(HOURLY.fingerprint, first.next_time, ASKED.token)
+    served = ScheduleState(HOURLY.fingerprint, first.next_time, ASKED.token)
     second = plan(HOURLY, served, ASKED_FOR_ONE, now=START + SECOND)
 
-    assert first == Plan(Order(Trigger.REQUEST, None, ASKED.token, ("v1",)), SLOT)
-    assert second.order == Order(Trigger.SCHEDULE, SLOT)
+    assert first == Plan(ScanRequest(Trigger.REQUEST, None, ASKED.token, ("v1",)), SLOT)
+    assert second.request == ScanRequest(Trigger.SCHEDULE, SLOT)
 
 
 def test_a_request_for_one_video_leaves_a_missed_slot_to_the_next_turn_to_report():
     now = SLOT + 5 * MINUTE
     first = plan(HOURLY, PLANNED, ASKED_FOR_ONE, now=now)
-    second = plan(HOURLY, Remembered(HOURLY.fingerprint, first.next_time, ASKED.token), ASKED_FOR_ONE, now=now)
+    second = plan(HOURLY, ScheduleState(HOURLY.fingerprint, first.next_time, ASKED.token), ASKED_FOR_ONE, now=now)
 
     assert first.missed is None
-    assert second == Plan(Order(Trigger.CATCH_UP, SLOT), SLOT + HOUR, missed=SLOT)
+    assert second == Plan(ScanRequest(Trigger.CATCH_UP, SLOT), SLOT + HOUR, missed=SLOT)
 
 
 # Through a day, as the controller lives through it
@@ -277,17 +283,15 @@ def test_a_request_for_one_video_leaves_a_missed_slot_to_the_next_turn_to_report
 def live(line: str, start: datetime, end: datetime, *, away: tuple[datetime, datetime] | None = None) -> list[datetime]:
     """Tick every 10 seconds as the controller does; gives the slots that were served."""
     timing = Timing(line, "Europe/Berlin", starting_deadline=10 * MINUTE, suspend=False, uid="uid-1")
-    remembered, served, now = Remembered(), [], start
+    state, served, now = ScheduleState(), [], start
     while now < end:
-        if (away is None or not away[0] <= now < away[1]) and (
-            remembered.next_time is None or remembered.next_time <= now
-        ):
-            planned = plan(timing, remembered, NOTHING, now=now)
-            if planned.order is not None and planned.order.slot is not None:
-                served.append(planned.order.slot.astimezone(UTC))
+        if (away is None or not away[0] <= now < away[1]) and (state.next_time is None or state.next_time <= now):
+            planned = plan(timing, state, NOTHING, now=now)
+            if planned.request is not None and planned.request.slot is not None:
+                served.append(planned.request.slot.astimezone(UTC))
             # The status keeps times in UTC.
             next_time = planned.next_time.astimezone(UTC) if planned.next_time else None
-            remembered = Remembered(timing.fingerprint, next_time)
+            state = ScheduleState(timing.fingerprint, next_time)
         now += 10 * SECOND
     return served
 
@@ -335,9 +339,9 @@ def test_a_policy_made_in_the_hour_that_comes_twice_waits_for_the_future(minute)
     now = berlin(2026, 10, 25, 2, minute, second_time=True)
     timing = replace(HOURLY, schedule="30 2 * * *", time_zone="Europe/Berlin")
 
-    planned = plan(timing, Remembered(), NOTHING, now=now)
+    planned = plan(timing, ScheduleState(), NOTHING, now=now)
 
-    assert planned.order is None
+    assert planned.request is None
     assert planned.next_time is not None
     assert planned.next_time.astimezone(UTC) == berlin(2026, 10, 26, 2, 30)
 
@@ -398,11 +402,11 @@ def test_never_serves_a_slot_of_the_future_nor_one_before_the_plan(moment, deadl
     timing = Timing(line, "Etc/UTC", deadline * MINUTE, suspend=False, uid="uid-1")
     slot = Schedule(line, "Etc/UTC").after(planned)
 
-    decided = plan(timing, Remembered(timing.fingerprint, slot), NOTHING, now=moment)
+    decided = plan(timing, ScheduleState(timing.fingerprint, slot), NOTHING, now=moment)
 
-    if decided.order is not None:
-        assert decided.order.slot is not None
-        assert slot <= decided.order.slot <= moment
+    if decided.request is not None:
+        assert decided.request.slot is not None
+        assert slot <= decided.request.slot <= moment
     if decided.missed is not None:
         assert slot <= decided.missed <= moment
     assert decided.next_time is not None
@@ -508,7 +512,7 @@ def test_a_bad_zone_is_named_with_what_to_write(zone):
 
 def test_a_bad_schedule_is_told_also_while_suspended():
     with pytest.raises(ConfigurationError):
-        plan(replace(HOURLY, schedule="nonsense", suspend=True), Remembered(), NOTHING, now=SLOT)
+        plan(replace(HOURLY, schedule="nonsense", suspend=True), ScheduleState(), NOTHING, now=SLOT)
 
 
 def test_the_day_that_comes_every_four_years_is_a_schedule():

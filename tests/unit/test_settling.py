@@ -8,12 +8,12 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from controller.api.status import Counted, PolicyStatus, Settled, Totals
+from controller.api.status import Confirmations, PolicyStatus, RecoveryCursor, Totals
 from controller.flow_runs import ENDED, FlowRun, StateType, is_recovery
-from controller.outcome import Outcome, Recovered, Seen
+from controller.outcome import Outcome, Recovered, RecoverySnapshot
 from controller.reporting.status import after_scan
 from controller.reporting.totals import Settlement, settle
-from controller.schedule import Order, Plan, Trigger
+from controller.schedule import Plan, ScanRequest, Trigger
 from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, MICROSECOND, NOW, SECOND, earlier, flow_run, unavailable, video
 from tests.unit.simulator import FLOW, Controller, KilledError, Simulator
@@ -28,7 +28,7 @@ FAILED = ["FAILED", "CRASHED", "CANCELLED"]
 def before(recovered: int = 0, confirmed: int = 0, failed: int = 0, **changes: Any) -> PolicyStatus:
     """A status, as a scan of a quarter of an hour ago wrote it."""
     totals = Totals(scans=1, recovered=recovered, confirmed=confirmed, failed=failed)
-    counted = Counted(created_until=BEFORE, ended_until=BEFORE)
+    counted = RecoveryCursor(created_until=BEFORE, ended_until=BEFORE)
     return PolicyStatus(**{"totals": totals, "counted": counted, **changes})
 
 
@@ -44,9 +44,9 @@ def saw(*runs: FlowRun, recovered: int = 0, **changes: Any) -> Outcome:
     of_video: dict[str, list[FlowRun]] = {}
     for run in runs:
         of_video.setdefault(str(run.video_id), []).append(run)
-    seen = Seen({video_id: earlier(*several) for video_id, several in of_video.items()}, NOW)
+    seen = RecoverySnapshot({video_id: earlier(*several) for video_id, several in of_video.items()}, NOW)
     stuck = [video(video_id) for video_id in of_video] + [video(f"new{n}") for n in range(recovered)]
-    outcome = Outcome(Order(Trigger.SCHEDULE), NOW, stuck, DEPLOYMENT, seen)
+    outcome = Outcome(ScanRequest(Trigger.SCHEDULE), NOW, stuck, DEPLOYMENT, seen)
     outcome.results = [Recovered(video(f"new{n}"), 1, f"run{n}") for n in range(recovered)]
     outcome.created_until = NOW + 3 * SECOND if recovered else None
     for name, value in changes.items():
@@ -55,13 +55,13 @@ def saw(*runs: FlowRun, recovered: int = 0, **changes: Any) -> Outcome:
 
 
 def nothing_stuck() -> Outcome:
-    return Outcome(Order(Trigger.SCHEDULE), NOW, [])
+    return Outcome(ScanRequest(Trigger.SCHEDULE), NOW, [])
 
 
 def settled(status: PolicyStatus, outcome: Outcome) -> tuple[int, int, int]:
     """What a scan adds: recovered, confirmed, failed; as its record says it, too."""
     settlement = settle(status, outcome)
-    totals, record = settlement.totals, settlement.settled or Settled()
+    totals, record = settlement.totals, settlement.settled or Confirmations()
     added = totals.confirmed - status.totals.confirmed, totals.failed - status.totals.failed
     assert (record.confirmed, record.failed) == added
     return totals.recovered - status.totals.recovered, *added
@@ -146,7 +146,7 @@ def test_a_recovery_that_ended_during_the_scan_is_left_to_the_next_one(state, ex
 
     assert settled(status, saw(run)) == (0, 0, 0)
     status = then(status, settle(status, saw(run)))
-    assert settled(status, saw(run, seen=Seen({"v1": earlier(run)}, NOW + 15 * MINUTE))) == expected
+    assert settled(status, saw(run, seen=RecoverySnapshot({"v1": earlier(run)}, NOW + 15 * MINUTE))) == expected
 
 
 # Recoveries that no status knows of yet
@@ -185,7 +185,7 @@ def test_a_policy_that_never_counted_adopts_nothing():
     status = before(counted=None)
 
     assert settled(status, saw(recovery("RUNNING", created=MINUTE), recovery("FAILED", video_id="v2"))) == (0, 0, 0)
-    assert settle(status, saw()).counted == Counted(created_until=NOW, ended_until=NOW)
+    assert settle(status, saw()).counted == RecoveryCursor(created_until=NOW, ended_until=NOW)
 
 
 def test_a_scan_does_not_adopt_what_the_scan_before_created():
@@ -194,9 +194,9 @@ def test_a_scan_does_not_adopt_what_the_scan_before_created():
     status = then(status, settle(status, saw(recovered=2)))
 
     assert status.totals.recovered == 2
-    assert status.counted == Counted(created_until=NOW + 3 * SECOND, ended_until=NOW)
+    assert status.counted == RecoveryCursor(created_until=NOW + 3 * SECOND, ended_until=NOW)
     mine = [recovery("RUNNING", video_id=f"new{n}", created=-3 * SECOND) for n in range(2)]
-    later = Seen({str(run.video_id): earlier(run) for run in mine}, NOW + 15 * MINUTE)
+    later = RecoverySnapshot({str(run.video_id): earlier(run) for run in mine}, NOW + 15 * MINUTE)
     assert settled(status, saw(*mine, seen=later)) == (0, 0, 0)
 
 
@@ -206,42 +206,42 @@ def test_where_the_server_tells_no_time_a_scan_does_not_adopt_what_the_scan_befo
     status = then(status, settle(status, saw(recovered=1, created_until=None)))
 
     mine = recovery("RUNNING", video_id="new0", created=-2 * SECOND)
-    assert settled(status, saw(mine, seen=Seen({"new0": earlier(mine)}, NOW + 15 * MINUTE))) == (0, 0, 0)
+    assert settled(status, saw(mine, seen=RecoverySnapshot({"new0": earlier(mine)}, NOW + 15 * MINUTE))) == (0, 0, 0)
 
 
 # Scans that do not see everything
 
 
 def test_a_scan_narrowed_to_one_video_settles_nothing_and_counts_what_it_created():
-    order = Order(Trigger.REQUEST, token="t", video_ids=("v1",))
+    request = ScanRequest(Trigger.REQUEST, token="t", video_ids=("v1",))
 
-    assert settled(before(recovered=3), saw(recovery("FAILED"), recovered=1, order=order)) == (1, 0, 0)
+    assert settled(before(recovered=3), saw(recovery("FAILED"), recovered=1, request=request)) == (1, 0, 0)
 
 
 def test_after_a_narrowed_scan_the_next_one_settles_what_it_left():
-    order = Order(Trigger.REQUEST, token="t", video_ids=("v1",))
+    request = ScanRequest(Trigger.REQUEST, token="t", video_ids=("v1",))
     status, failure = before(recovered=2), recovery("FAILED")
 
-    status = then(status, settle(status, saw(failure, order=order)))
+    status = then(status, settle(status, saw(failure, request=request)))
 
     assert settled(status, saw(failure)) == (0, 1, 1)
 
 
 def test_a_narrowed_scan_that_created_nothing_leaves_the_counts_as_they_were():
-    order = Order(Trigger.REQUEST, token="t", video_ids=("v1",))
+    request = ScanRequest(Trigger.REQUEST, token="t", video_ids=("v1",))
 
-    assert settle(before(recovered=2), saw(order=order)).counted == before().counted
+    assert settle(before(recovered=2), saw(request=request)).counted == before().counted
 
 
 def test_a_narrowed_scan_that_finds_its_video_gone_settles_nothing():
-    outcome = replace(nothing_stuck(), order=Order(Trigger.REQUEST, token="t", video_ids=("v1",)))
+    outcome = replace(nothing_stuck(), request=ScanRequest(Trigger.REQUEST, token="t", video_ids=("v1",)))
 
     assert settled(before(recovered=2), outcome) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("stuck", [None, [video()]], ids=["supabase_failed", "prefect_failed"])
 def test_a_scan_that_failed_before_it_saw_the_recoveries_settles_nothing(stuck):
-    outcome = Outcome(Order(Trigger.SCHEDULE), NOW, stuck, error=unavailable())
+    outcome = Outcome(ScanRequest(Trigger.SCHEDULE), NOW, stuck, error=unavailable())
     status = before(recovered=2)
 
     assert settled(status, outcome) == (0, 0, 0)
@@ -283,7 +283,7 @@ def test_a_scan_that_settled_something_says_so_in_its_record():
     after = after_scan(before(recovered=3), policy(), saw(recovery("FAILED")), Plan(None, None), now=NOW)
 
     assert after.last_scan is not None
-    assert after.last_scan.settled == after.history[0].settled == Settled(confirmed=2, failed=1)
+    assert after.last_scan.settled == after.history[0].settled == Confirmations(confirmed=2, failed=1)
     assert after.totals == Totals(scans=2, recovered=3, confirmed=2, failed=1)
 
 
@@ -315,7 +315,7 @@ class Ledger:
 
     def take(self, outcome: Outcome) -> None:
         """Settle and count after a scan whose status was written."""
-        saw_all = not outcome.order.video_ids and outcome.stuck is not None
+        saw_all = not outcome.request.video_ids and outcome.stuck is not None
         if saw_all and (outcome.seen is not None or not outcome.stuck):
             stuck = {each.id for each in outcome.stuck or ()}
             for run in self.world.runs.values():

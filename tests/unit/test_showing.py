@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.api.status import DecisionRecord, LastScan, Settled, Waited
+from controller.api.status import Confirmations, DecisionRecord, LastScan, WaitTime
 from controller.cli.console import Screen, ago, moment
 from controller.cli.render import picture, print_decisions, print_scan
 from controller.schedule import Trigger
@@ -40,7 +40,10 @@ def test_shows_skips_and_failures_each_with_their_reasons():
 
 def test_shows_what_ended_a_scan_and_what_came_of_earlier_ones():
     text = shown(
-        error="Prefect is down", recovered=1, waited=Waited(median="5m", longest="2h"), settled=Settled(confirmed=3)
+        error="Prefect is down",
+        recovered=1,
+        waited=WaitTime(median="5m", longest="2h"),
+        settled=Confirmations(confirmed=3),
     )
 
     assert "Ended early: Prefect is down" in text

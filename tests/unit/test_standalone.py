@@ -60,7 +60,7 @@ class Play:
                 await asyncio.sleep(moment.total_seconds() - loop.time())
                 act()
             await asyncio.sleep(until.total_seconds() - loop.time())
-            self.runner.ask_to_leave()
+            self.runner.request_stop()
             await running
             return self.runner
 
@@ -327,7 +327,7 @@ def test_a_file_that_is_missing_or_half_written_for_a_moment_is_not_complained_a
 def test_asked_to_reload_takes_the_file_at_once_and_only_once(play, caplog):
     def edit() -> None:
         play.write(suspend=True)
-        play.runner.ask_to_reload()
+        play.runner.request_reload()
 
     play.run(MINUTE + SECOND, {MINUTE: edit})
     assert caplog.text.count("reloaded") == 1
@@ -338,7 +338,7 @@ def test_asked_to_reload_takes_the_file_at_once_and_only_once(play, caplog):
 
 
 def test_asked_to_reload_reads_again_also_what_did_not_change(play, caplog):
-    play.run(2 * MINUTE, {MINUTE: lambda: play.runner.ask_to_reload()})
+    play.run(2 * MINUTE, {MINUTE: lambda: play.runner.request_reload()})
 
     assert caplog.text.count("reloaded") == 1
 
@@ -349,7 +349,7 @@ def test_new_credentials_are_used_by_the_next_scan(play):
 
     def rotate() -> None:
         play.world = new
-        play.runner.ask_to_reload()
+        play.runner.request_reload()
 
     play.run(25 * MINUTE, {10 * MINUTE: rotate})
 
@@ -369,7 +369,7 @@ def test_a_file_that_cannot_be_used_at_the_start_is_an_error(play):
 def test_asked_to_leave_during_a_scan_it_ends_after_the_batch_and_keeps_the_report(play, caplog):
     play.world = World(rows(150))
     play.write(limits={"perScan": 500})
-    play.world.on["answer", 3] = lambda: play.runner.ask_to_leave()
+    play.world.on["answer", 3] = lambda: play.runner.request_stop()
 
     [scan] = scans(play.run(60 * MINUTE))
 
@@ -379,7 +379,7 @@ def test_asked_to_leave_during_a_scan_it_ends_after_the_batch_and_keeps_the_repo
 
 def test_asked_to_leave_during_the_check_it_starts_no_scan(play):
     play.write(schedule="* * * * *")
-    play.world.on["check", 1] = lambda: play.runner.ask_to_leave()
+    play.world.on["check", 1] = lambda: play.runner.request_stop()
 
     assert scans(play.run(5 * MINUTE)) == []
 

@@ -8,7 +8,7 @@ from controller.decisions.decision import FailureReason, SkipReason
 from controller.errors import ConfigurationError, ErrorReason, Service
 from controller.flow_runs import Deployment
 from controller.ports import BATCH
-from controller.schedule import Order, Trigger
+from controller.schedule import ScanRequest, Trigger
 from tests.unit.fakes import World, earlier, flow_run, raising, row, unavailable
 from tests.unit.scanning import detail, leaves, results, rows, scan
 
@@ -111,7 +111,7 @@ async def test_asks_in_observe_mode_too():
 async def test_a_request_by_name_asks_for_one_file():
     world = World(rows(3), files={path(1)})
 
-    outcome = await scan(world, order=Order(Trigger.REQUEST, token="t", video_ids=("v0001",)), upload=UPLOAD)
+    outcome = await scan(world, request=ScanRequest(Trigger.REQUEST, token="t", video_ids=("v0001",)), upload=UPLOAD)
 
     assert results(outcome) == {"v0001": "Recovered"}
     assert world.asked["complete"] == [path(1)]

@@ -98,7 +98,7 @@ class Cluster:
         Raises:
             ApiException: The API server refused.
         """
-        return await self._patiently(method, path, body, **query)
+        return await self._request_with_retry(method, path, body, **query)
 
     async def missing_rights(self, namespace: str | None) -> list[str]:
         """What the controller may not do with policies in a namespace, or in all of them: such as `update status`."""
@@ -118,7 +118,7 @@ class Cluster:
     async def policy(self, namespace: str, name: str) -> Manifest | None:
         """The policy as it is now; `None` if it is gone."""
         try:
-            return await self._patiently("GET", policy_path(namespace, name))
+            return await self._request_with_retry("GET", policy_path(namespace, name))
         except ApiException as error:
             if error.status == 404:
                 return None
@@ -153,7 +153,7 @@ class Cluster:
     async def _replace_status(self, key: PolicyKey, manifest: Manifest) -> bool | None:
         """Write a status; tells whether it is written, or the policy gone (`False`) or somebody else's (`None`)."""
         try:
-            await self._patiently(
+            await self._request_with_retry(
                 "PUT", policy_path(key.namespace, key.name, "status"), manifest, fieldManager=FIELD_MANAGER
             )
         except ApiException as error:
@@ -171,7 +171,7 @@ class Cluster:
         """
         where = f"Secret {namespace}/{name}"
         try:
-            secret = await self._patiently("GET", _core(namespace, "secrets", name))
+            secret = await self._request_with_retry("GET", _core(namespace, "secrets", name))
         except ApiException as error:
             if error.status == 404:
                 raise ConfigurationError(
@@ -215,8 +215,8 @@ class Cluster:
             again = {"count": known.get("count", 1) + 1, "lastTimestamp": body["lastTimestamp"]}
             await self._once("PATCH", _core(namespace, "events", name), again)
 
-    async def _patiently(self, method: str, path: str, body: Any = None, **query: object) -> Manifest:
-        async for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=self._patience, wait_max=5):
+    async def _request_with_retry(self, method: str, path: str, body: Any = None, **query: object) -> Manifest:
+        async for attempt in stamina.retry_context(on=_is_transient, attempts=None, timeout=self._patience, wait_max=5):
             with attempt:
                 return await self._once(method, path, body, **query)
         raise AssertionError("retry_context returns or raises")
@@ -287,7 +287,7 @@ TRANSPORT_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 """What a call raises when the API server cannot be talked to."""
 
 
-def _passes(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     if isinstance(error, ApiException):
         return bool(error.status == 429 or error.status >= 500)
     return isinstance(error, TRANSPORT_ERRORS)

@@ -52,24 +52,24 @@ async def _runs_with_events(api: PrefectApi, run_ids: Sequence[str], since: date
         "occurred": {"since": since.isoformat(), "until": (since + AHEAD).isoformat()},
     }
     try:
-        answer = await api.channel.send(lambda: api.post("/events/filter", {"filter": wanted, "limit": RUNS_ASKED}))
+        answer = await api.service.send(lambda: api.post("/events/filter", {"filter": wanted, "limit": RUNS_ASKED}))
     except HttpError as error:
         if error.status in {httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED}:
             return set()
-        raise api.channel.refused(error) from None
+        raise api.service.refused(error) from None
     events = answer.get("events") if isinstance(answer, Mapping) else None
     if not isinstance(events, list):
-        raise api.channel.unexpected(str(answer))
+        raise api.service.unexpected(str(answer))
     found = {_resource(api, event).removeprefix(RUN) for event in events}
     if not found <= set(run_ids):
-        raise api.channel.unexpected("events that were not asked for")
+        raise api.service.unexpected("events that were not asked for")
     return found
 
 
 def _resource(api: PrefectApi, event: object) -> str:
     resource = event.get("resource") if isinstance(event, Mapping) else None
     if not isinstance(resource, Mapping):
-        raise api.channel.unexpected(str(event))
+        raise api.service.unexpected(str(event))
     return api.text(resource, "prefect.resource.id")
 
 
@@ -97,10 +97,10 @@ async def cancel(api: PrefectApi, runs: Sequence[FlowRun], read: Callable[[Json]
 async def _ask_to_stop(api: PrefectApi, run_id: str) -> None:
     body = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
     try:
-        await api.channel.send(lambda: api.post(f"/flow_runs/{run_id}/set_state", body))
+        await api.service.send(lambda: api.post(f"/flow_runs/{run_id}/set_state", body))
     except HttpError as error:
         if error.status != httpx.codes.NOT_FOUND:  # it was deleted in the meantime
-            raise api.channel.refused(error) from None
+            raise api.service.refused(error) from None
 
 
 async def _look(api: PrefectApi, run_ids: Sequence[str], read: Callable[[Json], FlowRun]) -> list[FlowRun]:

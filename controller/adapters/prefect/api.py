@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from controller.adapters.http import Channel, HttpError
+from controller.adapters.http import HttpError, ServiceClient
 from controller.api.policy import Prefect
 from controller.errors import ConfigurationError, ErrorReason, Service
 
@@ -38,8 +38,8 @@ class PrefectApi:
         channel: Sends, tries again, and words errors.
     """
 
-    def __init__(self, http: httpx.AsyncClient, channel: Channel) -> None:
-        self._http, self.channel = http, channel
+    def __init__(self, http: httpx.AsyncClient, service: ServiceClient) -> None:
+        self._http, self.service = http, service
         self.answered_at: datetime | None = None
         """By the server's own clock, when it took up the first request since this was last set to `None`."""
         self.clock: datetime | None = None
@@ -49,12 +49,12 @@ class PrefectApi:
         """Ask for one object; raises `HttpError` as it comes."""
         answer = await self.ask(path)
         if not isinstance(answer, Mapping):
-            raise self.channel.unexpected(str(answer))
+            raise self.service.unexpected(str(answer))
         return answer
 
     async def ask(self, path: str) -> object:
         """Ask for anything; raises `HttpError` as it comes."""
-        return self._json(await self.channel.send(lambda: self._http.get(path)))
+        return self._json(await self.service.send(lambda: self._http.get(path)))
 
     async def look(self, path: str, *, missing_ok: bool = False) -> Json:
         """Ask for one object; raises `ServiceError`, or answers with an empty one if it may be missing."""
@@ -63,7 +63,7 @@ class PrefectApi:
         except HttpError as error:
             if error.status == httpx.codes.NOT_FOUND and missing_ok:
                 return {}
-            raise self.channel.refused(error) from None
+            raise self.service.refused(error) from None
 
     async def post(self, path: str, body: object) -> object:
         """Send a body once and return the answer; to be wrapped in `channel.send`."""
@@ -86,7 +86,7 @@ class PrefectApi:
         while page := await self._page(flow_runs, flows, after, [*leave_out, *seen_at_cursor]):
             ids = {self.text(run, "id") for run in page}
             if ids <= seen:
-                raise self.channel.unexpected("the same page of runs twice")
+                raise self.service.unexpected("the same page of runs twice")
             seen |= ids
             runs += page
             cursor = page[-1].get("expected_start_time")
@@ -104,7 +104,7 @@ class PrefectApi:
         while remaining and (page := await self._page({"id": {"any_": remaining}}, {}, None, ())):
             ids = {self.text(run, "id") for run in page}
             if not ids <= set(remaining):
-                raise self.channel.unexpected("runs that were not asked for")
+                raise self.service.unexpected("runs that were not asked for")
             remaining = [run_id for run_id in remaining if run_id not in ids]
             runs += page
         return runs
@@ -118,18 +118,18 @@ class PrefectApi:
         # No `limit`: a page is then as long as the server allows, 200 unless it is set to less.
         body = {"sort": "EXPECTED_START_TIME_ASC", "flow_runs": wanted, **({"flows": flows} if flows else {})}
         try:
-            page = await self.channel.send(lambda: self.post("/flow_runs/filter", body))
+            page = await self.service.send(lambda: self.post("/flow_runs/filter", body))
         except HttpError as error:
-            raise self.channel.refused(error) from None
+            raise self.service.refused(error) from None
         if not isinstance(page, list) or not all(isinstance(run, Mapping) for run in page):
-            raise self.channel.unexpected(str(page))
+            raise self.service.unexpected(str(page))
         return page
 
     def text(self, raw: Json, key: str) -> str:
         """A text that must be there."""
         value = raw.get(key)
         if not isinstance(value, str) or not value:
-            raise self.channel.unexpected(f"no {key} in {raw}")
+            raise self.service.unexpected(f"no {key} in {raw}")
         return value
 
     def time(self, raw: Json, key: str) -> datetime | None:
@@ -138,9 +138,9 @@ class PrefectApi:
         try:
             moment = datetime.fromisoformat(str(value)) if value is not None else None
         except ValueError:
-            raise self.channel.unexpected(f"no time as {key}: {value}") from None
+            raise self.service.unexpected(f"no time as {key}: {value}") from None
         if moment is not None and moment.tzinfo is None:
-            raise self.channel.unexpected(f"a time without zone as {key}: {value}")
+            raise self.service.unexpected(f"a time without zone as {key}: {value}")
         return moment
 
     def _json(self, response: httpx.Response) -> object:
@@ -150,7 +150,7 @@ class PrefectApi:
         try:
             return response.json()
         except (ValueError, RecursionError):
-            raise self.channel.unexpected(response.text) from None
+            raise self.service.unexpected(response.text) from None
 
 
 def _object(value: object) -> Json:

@@ -24,7 +24,7 @@ class RunCreator:
     """
 
     def __init__(self, api: PrefectApi, prefect: Prefect) -> None:
-        self._api, self._channel, self._prefect = api, api.channel, prefect
+        self._api, self._service, self._prefect = api, api.service, prefect
         self._has_bulk_route = True
 
     async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
@@ -51,7 +51,7 @@ class RunCreator:
     async def _create_in_bulk(self, deployment: Deployment, bodies: Sequence[Json]) -> list[Created] | None:
         """The answers; `None` if they have to be created one by one."""
         try:
-            results = await self._channel.send(lambda: self._post_bulk(deployment, bodies))
+            results = await self._service.send(lambda: self._post_bulk(deployment, bodies))
         except HttpError as error:
             if error.status == 404 and NO_SUCH_DEPLOYMENT in error.text:
                 raise no_deployment(self._prefect) from None
@@ -60,14 +60,14 @@ class RunCreator:
                 return None
             if error.status in {400, 413, 422}:  # one of them is refused, or all are too long: find out which
                 return None
-            raise self._channel.refused(error) from None
+            raise self._service.refused(error) from None
         return [self._created(result) for result in results]
 
     async def _post_bulk(self, deployment: Deployment, bodies: Sequence[Json]) -> list[object]:
         answer = await self._api.post(f"/deployments/{deployment.id}/create_flow_run/bulk", bodies)
         results = answer.get("results") if isinstance(answer, Mapping) else None
         if not isinstance(results, list) or len(results) != len(bodies):
-            raise self._channel.unexpected(str(answer))
+            raise self._service.unexpected(str(answer))
         if any(DATABASE_LOCKED in str(result) for result in results):
             # The server says so in an answer of 200. Nothing is lost by asking again: the keys are the same.
             raise HttpError(httpx.codes.SERVICE_UNAVAILABLE, DATABASE_LOCKED)
@@ -75,14 +75,14 @@ class RunCreator:
 
     def _created(self, result: object) -> Created:
         if not isinstance(result, Mapping):
-            raise self._channel.unexpected(str(result))
+            raise self._service.unexpected(str(result))
         if result.get("status") == "CREATED":
             return Created(self._api.text(result, "flow_run_id"))
-        return Created(None, self._channel.clean(f"Prefect refused the run: {result.get('error')}"))
+        return Created(None, self._service.clean(f"Prefect refused the run: {result.get('error')}"))
 
     async def _create_one(self, deployment: Deployment, body: Json) -> Created:
         try:
-            run = await self._channel.send(
+            run = await self._service.send(
                 lambda: self._api.post(f"/deployments/{deployment.id}/create_flow_run", body)
             )
         except HttpError as error:
@@ -90,7 +90,7 @@ class RunCreator:
                 raise no_deployment(self._prefect) from None
             if error.status in {400, 409, 413, 422}:
                 return Created(None, f"Prefect refused the run: {error.text}")
-            raise self._channel.refused(error) from None
+            raise self._service.refused(error) from None
         if not isinstance(run, Mapping):
-            raise self._channel.unexpected(str(run))
+            raise self._service.unexpected(str(run))
         return Created(self._api.text(run, "id"))

@@ -52,19 +52,19 @@ async def version_of(api: PrefectApi) -> str | None:
         answer = await api.ask("/admin/version")
     except HttpError as error:
         if error.status not in {httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED}:
-            raise api.channel.refused(error) from None
+            raise api.service.refused(error) from None
         await _ask(api, "/deployments/count")
         return None
     if not isinstance(answer, str) or not answer[:1].isdecimal():
-        raise api.channel.unexpected(f"{answer} as its version")
+        raise api.service.unexpected(f"{answer} as its version")
     if answer.partition(".")[0] != MAJOR:
         raise ConfigurationError(
-            f"Prefect is version {api.channel.clean(answer)}, and only Prefect {MAJOR} has the API that is needed; "
+            f"Prefect is version {api.service.clean(answer)}, and only Prefect {MAJOR} has the API that is needed; "
             "upgrade the server",
             reason=ErrorReason.UNEXPECTED_ANSWER,
             service=Service.PREFECT,
         )
-    return api.channel.clean(answer)
+    return api.service.clean(answer)
 
 
 def known_parameters(deployment: Json) -> set[str] | None:
@@ -108,7 +108,7 @@ async def read_workers(api: PrefectApi, pool: Pool) -> list[Worker]:
     """The workers of a pool, those that gave a sign of life last in front; raises `ServiceError`."""
     answer = await _ask(api, f"/work_pools/{quote(pool.name, safe='')}/workers/filter")
     if not isinstance(answer, list) or not all(isinstance(each, Mapping) for each in answer):
-        raise api.channel.unexpected(str(answer))
+        raise api.service.unexpected(str(answer))
     return [
         Worker(api.text(each, "name"), each.get("status") == "ONLINE", api.time(each, "last_heartbeat_time"))
         for each in answer
@@ -118,6 +118,6 @@ async def read_workers(api: PrefectApi, pool: Pool) -> list[Worker]:
 async def _ask(api: PrefectApi, path: str) -> object:
     """The answer to a question that Prefect wants posted."""
     try:
-        return await api.channel.send(lambda: api.post(path, {}))
+        return await api.service.send(lambda: api.post(path, {}))
     except HttpError as error:
-        raise api.channel.refused(error) from None
+        raise api.service.refused(error) from None

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from controller.adapters.http import Channel, HttpError
+from controller.adapters.http import HttpError, ServiceClient
 from controller.adapters.prefect.abandoned import cancel, heartbeats
 from controller.adapters.prefect.api import NO_SUCH_DEPLOYMENT, Json, PrefectApi, no_deployment
 from controller.adapters.prefect.creation import RunCreator
@@ -62,16 +62,16 @@ async def open_server(
         prefect: The deployment and which flows count.
         turns: Shared by all scans that use one server; see `controller.ports.FlowServer.turn`.
     """
-    channel = Channel(Service.PREFECT, "PREFECT_API_URL", secrets)
-    async with channel.client(base_url=url.rstrip("/"), headers=headers) as http:
-        yield PrefectServer(PrefectApi(http, channel), prefect, turns or asyncio.Lock())
+    service = ServiceClient(Service.PREFECT, "PREFECT_API_URL", secrets)
+    async with service.client(base_url=url.rstrip("/"), headers=headers) as http:
+        yield PrefectServer(PrefectApi(http, service), prefect, turns or asyncio.Lock())
 
 
 class PrefectServer:
     """A Prefect server or Prefect Cloud; see `controller.ports.FlowServer`."""
 
     def __init__(self, api: PrefectApi, prefect: Prefect, turns: asyncio.Lock) -> None:
-        self._api, self._channel, self._prefect = api, api.channel, prefect
+        self._api, self._service, self._prefect = api, api.service, prefect
         self._horizon = datetime.max.replace(tzinfo=UTC)
         self._own_runs: list[str] = []
         self._creator, self._turns = RunCreator(api, prefect), turns
@@ -99,11 +99,11 @@ class PrefectServer:
             # A server that does not know the address answers 404 as well, but does not speak of deployments.
             if error.status == 404 and NO_SUCH_DEPLOYMENT in error.text:
                 raise no_deployment(self._prefect) from None
-            raise self._channel.refused(error) from None
-        reason, message = await self._what_keeps_it(found)
+            raise self._service.refused(error) from None
+        reason, message = await self._not_ready(found)
         return Deployment(self._api.text(found, "id"), self._api.text(found, "flow_id"), message, reason)
 
-    async def _what_keeps_it(self, deployment: Json) -> tuple[str, str] | tuple[None, None]:
+    async def _not_ready(self, deployment: Json) -> tuple[str, str] | tuple[None, None]:
         """Why nothing would run the deployment's runs now: a reason and a message."""
         name = self._prefect.deployment
         if deployment.get("paused"):
@@ -113,9 +113,9 @@ class PrefectServer:
             if deployment.get("status") == "READY":
                 return None, None
             return "DeploymentNotReady", f"nothing serves deployment {name!r}; start the process that does"
-        return await self.what_keeps_pool(pool_name, self._prefect.work_queue or deployment.get("work_queue_name"))
+        return await self.pool_not_ready(pool_name, self._prefect.work_queue or deployment.get("work_queue_name"))
 
-    async def what_keeps_pool(self, pool_name: str, queue_name: object) -> tuple[str, str] | tuple[None, None]:
+    async def pool_not_ready(self, pool_name: str, queue_name: object) -> tuple[str, str] | tuple[None, None]:
         """Why a work pool, or its queue, would run nothing now: a reason and a message."""
         pool_path = f"/work_pools/{quote(pool_name, safe='')}"
         pool = await self._api.look(pool_path)
@@ -182,7 +182,7 @@ class PrefectServer:
             for raw in await self._api.runs(asked, {"id": {"any_": [deployment.flow_id]}}):
                 key = self._api.text(raw, "idempotency_key")
                 if key not in attempts:
-                    raise self._channel.unexpected(f"a run with the key {key}, which nobody asked for")
+                    raise self._service.unexpected(f"a run with the key {key}, which nobody asked for")
                 runs[attempts[key]] = self._run(raw)
         return runs
 

@@ -1,6 +1,6 @@
 """What Supabase's errors mean for the owner of a policy."""
 
-from controller.adapters.http import Channel, HttpError
+from controller.adapters.http import HttpError, ServiceClient
 from controller.api.policy import Supabase
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service, ServiceError
 
@@ -11,14 +11,14 @@ NOT_COMPARABLE = frozenset({"42883", "42804", "42846", "42725"})
 """PostgreSQL's codes for two values between which there is no such comparison."""
 
 
-def explain(error: HttpError, channel: Channel, supabase: Supabase) -> ScanError:
+def explain(error: HttpError, service: ServiceClient, supabase: Supabase) -> ScanError:
     """What an error means for the owner of the policy.
 
     The codes are PostgreSQL's (https://www.postgresql.org/docs/current/errcodes-appendix.html) and PostgREST's
     (https://docs.postgrest.org/en/stable/references/errors.html).
     """
     at = f"{supabase.schema_name}.{supabase.table}"
-    said = channel.clean(message(error))
+    said = service.clean(message(error))
     match _code(error):
         case "42P01" | "PGRST205":
             return _configuration(
@@ -54,7 +54,7 @@ def explain(error: HttpError, channel: Channel, supabase: Supabase) -> ScanError
                 service=Service.SUPABASE,
             )
         case _:
-            return channel.refused(error)
+            return service.refused(error)
 
 
 def is_no_value(error: HttpError) -> bool:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from storage3.types import CreateSignedUrlResponse
 from supabase import AsyncClient
 
-from controller.adapters.http import Channel, HttpError
+from controller.adapters.http import HttpError, ServiceClient
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
 
 MAX_PATHS = 1000
@@ -34,8 +34,8 @@ class SupabaseStorage:
     An upload in progress looks exactly like no file. A key that may not see the bucket is told that there is none.
     """
 
-    def __init__(self, client: AsyncClient, channel: Channel, bucket: str) -> None:
-        self._client, self._channel, self._bucket = client, channel, bucket
+    def __init__(self, client: AsyncClient, service: ServiceClient, bucket: str) -> None:
+        self._client, self._service, self._bucket = client, service, bucket
 
     async def check(self) -> None:
         """Ask whether the bucket is there.
@@ -45,7 +45,7 @@ class SupabaseStorage:
         """
         bucket = await self._ask(lambda: self._client.storage.get_bucket(self._bucket), "no details of a bucket")
         if bucket.id != self._bucket:
-            raise self._channel.unexpected("the details of another bucket")
+            raise self._service.unexpected("the details of another bucket")
 
     async def complete(self, paths: Sequence[str]) -> set[str]:
         """See `controller.ports.ObjectStore.complete`; one request for the bucket, and one for 1,000 paths."""
@@ -75,24 +75,24 @@ class SupabaseStorage:
                 raise self._meant(error) from None
 
         try:
-            return await self._channel.send(attempt)
+            return await self._service.send(attempt)
         except HttpError as error:
             problem = self._explain(error)
         except (ValueError, TypeError, RecursionError):  # no JSON, or JSON of another shape
-            problem = self._channel.unexpected(f"{otherwise} (Storage)")
+            problem = self._service.unexpected(f"{otherwise} (Storage)")
         # Out here, where no other error hangs on to it: one of pydantic's shows the answer with its tokens.
         raise problem
 
     def _meant(self, error: HttpError) -> HttpError:
         """The error with the status that is meant: Storage sends 400 and puts the real one into the body, as a text."""
         status = str(error.said("statusCode"))
-        text = _TOKEN.sub("***", self._channel.clean(str(error.said("message") or error.text)))
+        text = _TOKEN.sub("***", self._service.clean(str(error.said("message") or error.text)))
         meant = int(status) if error.status == 400 and _STATUS.fullmatch(status) else error.status
         return HttpError(meant, f"{text} (Storage)", error.retry_after, error.body)
 
     def _explain(self, error: HttpError) -> ScanError:
         if error.said("code") != "NoSuchBucket" and error.said("message") != "Bucket not found":
-            return self._channel.refused(error)
+            return self._service.refused(error)
         return ConfigurationError(
             f"spec.upload.bucket: Supabase Storage has no bucket {self._bucket!r}; create it, or write the name of one "
             "that it has, letter for letter",

@@ -14,7 +14,7 @@ from postgrest import APIError
 from pydantic import ValidationError
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
-from controller.adapters.http import Channel, HttpError
+from controller.adapters.http import HttpError, ServiceClient
 from controller.adapters.supabase.errors import explain, is_no_value, message
 from controller.adapters.supabase.storage import SupabaseStorage
 from controller.api.policy import PolicySpec, Stuck, Supabase
@@ -52,9 +52,9 @@ async def open_supabase(
         key: `SUPABASE_SERVICE_ROLE_KEY`: a legacy JWT or a new `sb_secret_…` key.
         spec: Names both.
     """
-    channel = Channel(Service.SUPABASE, "SUPABASE_URL", [key])
+    service = ServiceClient(Service.SUPABASE, "SUPABASE_URL", [key])
     # The new keys are no JWT: an Authorization header that holds one is refused.
-    async with channel.client(drop="Authorization" if key.startswith("sb_") else None) as http:
+    async with service.client(drop="Authorization" if key.startswith("sb_") else None) as http:
         options = AsyncClientOptions(
             schema=spec.supabase.schema_name,
             auto_refresh_token=False,
@@ -63,17 +63,17 @@ async def open_supabase(
             httpx_client=http,
         )
         client = await acreate_client(url, key, options)
-        table = SupabaseTable(client, channel, spec.supabase, spec.stuck, columns_needed(spec))
-        yield table, SupabaseStorage(client, channel, spec.upload.bucket) if spec.upload else None
+        table = SupabaseTable(client, service, spec.supabase, spec.stuck, columns_needed(spec))
+        yield table, SupabaseStorage(client, service, spec.upload.bucket) if spec.upload else None
 
 
 class SupabaseTable:
     """The table of videos behind PostgREST; see `controller.ports.VideoTable`."""
 
     def __init__(
-        self, client: AsyncClient, channel: Channel, supabase: Supabase, stuck: Stuck, columns: Sequence[str]
+        self, client: AsyncClient, service: ServiceClient, supabase: Supabase, stuck: Stuck, columns: Sequence[str]
     ) -> None:
-        self._client, self._channel = client, channel
+        self._client, self._service = client, service
         self._supabase, self._stuck, self._columns = supabase, stuck, columns
 
     async def candidates(self, *, created_before: datetime, video_ids: Sequence[str] = ()) -> list[Row]:
@@ -98,7 +98,7 @@ class SupabaseTable:
         rows: list[Row] = []
         while page := await self._page(due, after=rows[-1] if rows else None, video_ids=video_ids):
             if rows and page[-1] == rows[-1]:
-                raise self._channel.unexpected("the same page of rows twice")
+                raise self._service.unexpected("the same page of rows twice")
             rows += page
         return rows
 
@@ -131,7 +131,7 @@ class SupabaseTable:
         except HttpError as error:
             if is_no_value(error) and any(video_id in message(error) for video_id in video_ids):
                 raise _NoSuchIdError from None
-            raise explain(error, self._channel, self._supabase) from None
+            raise explain(error, self._service, self._supabase) from None
 
     def _behind(self, row: Row) -> str:
         """The rows that the order puts behind this one; rows without a time come first."""
@@ -154,7 +154,7 @@ class SupabaseTable:
                 rows = await self._rows(self._stuck_rows([column]).or_(_is_in(column, asked)), [column])
                 found = {same_id(str(row[column])) for row in rows}
                 if not found <= {same_id(video_id) for video_id in asked}:
-                    raise self._channel.unexpected("rows that were not asked for")
+                    raise self._service.unexpected("rows that were not asked for")
                 if not found:
                     break
                 stuck |= found
@@ -184,12 +184,12 @@ class SupabaseTable:
     async def _ask(self, query: _Query, columns: Sequence[str]) -> list[Row]:
         """The rows of an answer, each with all columns asked for; raises `HttpError` as it comes."""
         try:
-            answer = await self._channel.send(query.execute)
+            answer = await self._service.send(query.execute)
         except (APIError, ValidationError, ValueError, RecursionError) as error:
-            raise self._channel.unexpected(getattr(error, "message", None) or str(error)) from None
+            raise self._service.unexpected(getattr(error, "message", None) or str(error)) from None
         rows, wanted = getattr(answer, "data", None), set(columns)
         if not isinstance(rows, list) or not all(isinstance(row, Mapping) and row.keys() >= wanted for row in rows):
-            raise self._channel.unexpected(str(rows))
+            raise self._service.unexpected(str(rows))
         return rows
 
 

@@ -13,7 +13,7 @@ from controller.cli.clock import read_clock
 from controller.cli.console import BAD, DIM, GOOD, STRONG, Screen
 from controller.cli.errors import Failed
 from controller.cli.options import Where, policy_options, run_async
-from controller.cli.preview import Conclusion, look, order_for
+from controller.cli.preview import Conclusion, look, request_for
 from controller.cli.program import program_name
 from controller.cli.source import Source, open_source
 from controller.decisions.checks import upload_path
@@ -70,7 +70,7 @@ async def _row(source: Source, video_id: str) -> Row:
 async def _scan_for(source: Source, video: Video) -> tuple[list[Step], Conclusion | None]:
     """The checks of a stuck video, and what a scan of all videos concludes for it."""
     policy = source.policy
-    seen = await look(source, policy, order_for(source))
+    seen = await look(source, policy, request_for(source))
     conclusion = next((each for each in seen.conclusions if same_id(each.video_id) == same_id(video.id)), None)
     if seen.facts is None:
         return [], conclusion

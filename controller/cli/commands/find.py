@@ -13,7 +13,7 @@ from controller.api.manifest import Policy
 from controller.cli.console import BAD, DIM, GOOD, Screen, ago
 from controller.cli.errors import WrongUseError
 from controller.cli.options import Where, policy_options, run_async
-from controller.cli.preview import Conclusion, Look, describe_age, look, order_for, with_age
+from controller.cli.preview import Conclusion, Look, describe_age, look, request_for, with_age
 from controller.cli.program import program_name
 from controller.cli.source import Source, open_source
 
@@ -66,7 +66,7 @@ async def _find(
         if output in {None, "wide"}:
             screen.say(f"Searching for videos stuck for >{describe_age(policy.spec)}...\n")
         with screen.waiting("Asking Supabase and Prefect"):
-            seen = await look(source, policy, order_for(source))
+            seen = await look(source, policy, request_for(source))
     shown = [each for each in seen.conclusions if _is_wanted(each, statuses, tenants)]
     if output in {"json", "yaml"}:
         _print_data(screen, source, seen, shown, output)

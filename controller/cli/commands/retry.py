@@ -12,7 +12,7 @@ from controller.cli.clock import read_clock
 from controller.cli.commands.find import AGE
 from controller.cli.console import BAD, DIM, GOOD, STRONG, Screen, counted
 from controller.cli.options import Where, policy_options, run_async
-from controller.cli.preview import describe_age, order_for, why_missing, with_age
+from controller.cli.preview import describe_age, request_for, why_missing, with_age
 from controller.cli.program import program_name
 from controller.cli.progress import WatchedScan
 from controller.cli.source import Source, open_source
@@ -69,8 +69,8 @@ async def _retry(
 async def _watch(source: Source, policy: Policy, video_ids: Sequence[str], run: WatchedScan) -> Outcome:
     try:
         with run.shown():
-            order = order_for(source, video_ids)
-            return await run_scan(policy, order, source.services, run, now=read_clock(), stop=run.stop)
+            request = request_for(source, video_ids)
+            return await run_scan(policy, request, source.services, run, now=read_clock(), stop=run.stop)
     except asyncio.CancelledError:
         if not run.stop.is_set():
             raise
@@ -84,7 +84,7 @@ async def _watch(source: Source, policy: Policy, video_ids: Sequence[str], run: 
 async def _tell_of_others(screen: Screen, source: Source, policy: Policy, outcome: Outcome) -> int:
     """Say of each video that was named and has no result why; return how many there are not."""
     seen = {same_id(each.video_id) for each in outcome.results}
-    left = [video_id for video_id in outcome.order.video_ids if same_id(video_id) not in seen]
+    left = [video_id for video_id in outcome.request.video_ids if same_id(video_id) not in seen]
     missing = await why_missing(source.services, policy, left) if left else {}
     for video_id, each in missing.items():
         if each.exists:

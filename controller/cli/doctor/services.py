@@ -135,7 +135,7 @@ async def work_pool(it: Examination) -> str:
     if not isinstance(name, str):
         return "none: a process of its own serves the deployment"
     queue = it.the_policy().spec.prefect.work_queue or raw.get("work_queue_name")
-    _, problem = await server.what_keeps_pool(name, queue)
+    _, problem = await server.pool_not_ready(name, queue)
     if problem is not None:
         raise Failed(problem)
     return f"{name} is ready" + (f", with queue {queue}" if queue else "")
