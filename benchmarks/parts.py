@@ -16,7 +16,7 @@ from controller.adapters.clients import LiveServices
 from controller.adapters.credentials import Secret
 from controller.api.manifest import Policy, parse_policy
 from controller.outcome import Outcome
-from controller.scan import Reporter, run_scan
+from controller.scan import run_scan
 from controller.schedule import ScanRequest, Trigger
 from devstack import Deployment, Prefect, Supabase
 
@@ -99,7 +99,7 @@ def manifest(name: str = "captionacc-prod", namespace: str = "captionacc", **spe
 
 
 def scan(policy: Policy, credentials: Mapping[str, str]) -> Outcome:
-    """One scan from its Secret to its outcome, which nobody takes over.
+    """One scan from its Secret to its outcome, which nobody reports.
 
     Raises:
         ScanError: The scan did not come to its end.
@@ -109,15 +109,10 @@ def scan(policy: Policy, credentials: Mapping[str, str]) -> Outcome:
         return Secret("the benchmark", credentials)
 
     request, services = ScanRequest(Trigger.SCHEDULE), LiveServices(read_secret)
-    outcome = asyncio.run(run_scan(policy, request, services, _Nobody(), now=datetime.now(UTC), stop=asyncio.Event()))
+    outcome = asyncio.run(run_scan(policy, request, services, now=datetime.now(UTC), stop=asyncio.Event()))
     if outcome.error is not None:
         raise outcome.error
     return outcome
-
-
-class _Nobody(Reporter):
-    async def report(self, policy: Policy, outcome: Outcome) -> None:
-        """See `controller.scan.Reporter`."""
 
 
 def scan_backlog(services: Services, count: int) -> None:

@@ -7,10 +7,17 @@ What ends a scan is a `ScanError`:
 - `ServiceError`, or a plain `ScanError` where no service is to blame: it failed this time. The next scan comes on
   schedule.
 
-A failure of one video is neither: it is a `Failure` in the scan's outcome.
+What keeps the controller or a person from a cluster is a `ClusterError`. A failure of one video is none of these: it is
+a `Failure` in the scan's outcome.
+
+An error is classified where it arises: whoever talks to something turns its exceptions into one of these, and nobody
+else catches `OSError` or `TimeoutError`.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
+
+from typing_extensions import override
 
 
 class Service(StrEnum):
@@ -63,24 +70,50 @@ class ErrorReason(StrEnum):
     """429, still after the retries."""
     SERVER_ERROR = "ServerError"
     """5xx, still after the retries."""
+    INVALID_CERTIFICATES = "InvalidCertificates"
+    """The certificates that `SSL_CERT_FILE` or `SSL_CERT_DIR` names in the environment cannot be used."""
     UNEXPECTED_ANSWER = "UnexpectedAnswer"
     """An answer that is no answer of this service: not JSON, or of another shape."""
     INTERNAL_ERROR = "InternalError"
     """A defect of the controller; its log has the traceback."""
 
 
-class ScanError(Exception):
+class RecoveryError(Exception):
+    """Whatever a person has to be told: what is wrong and, where that does not tell it already, what to do about it.
+
+    Args:
+        problem: What is wrong, in one sentence that holds no key.
+        solution: What to do about it; empty if nobody can say, or if the problem says it.
+    """
+
+    def __init__(self, problem: str, solution: str = "") -> None:
+        super().__init__(problem, solution)
+        self.problem, self.solution = problem, solution
+
+    @property
+    def message(self) -> str:
+        """Both in one line."""
+        return f"{self.problem}; {self.solution}" if self.solution else self.problem
+
+    @override
+    def __str__(self) -> str:
+        return self.message
+
+
+class ScanError(RecoveryError):
     """What ends a scan.
 
     Args:
-        message: One or two sentences for the user, which name what to fix and hold no key.
+        problem: See `RecoveryError`.
+        solution: See `RecoveryError`.
         reason: The reason for conditions and Events.
         service: The service that failed or that the configuration is for; `None` if it is neither.
     """
 
-    def __init__(self, message: str, *, reason: ErrorReason, service: Service | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(
+        self, problem: str, solution: str = "", *, reason: ErrorReason, service: Service | None = None
+    ) -> None:
+        super().__init__(problem, solution)
         self.reason = reason
         self.service = service
 
@@ -89,5 +122,37 @@ class ConfigurationError(ScanError):
     """Somebody has to edit something first: the policy is Stalled."""
 
 
+class InvalidSpecError(ConfigurationError):
+    """A manifest is no valid policy.
+
+    Args:
+        advice: What to write, by the path of the field that is wrong, such as `spec.stuck.age`.
+        more: How many other fields are wrong.
+    """
+
+    def __init__(self, advice: Mapping[str, str], more: int = 0) -> None:
+        lines = "\n".join(f"{path}: {text}" for path, text in advice.items())
+        super().__init__(f"{lines} (and {more} more)" if more else lines, reason=ErrorReason.INVALID_SPEC)
+        self.advice = advice
+
+
 class ServiceError(ScanError):
     """A service failed this time: the next scan comes on schedule."""
+
+
+class ClusterError(RecoveryError):
+    """The API server cannot be used, or refused a request.
+
+    Args:
+        problem: See `RecoveryError`.
+        solution: See `RecoveryError`.
+        status: The HTTP status with which the API server refused; `None` if it was not that.
+    """
+
+    def __init__(self, problem: str, solution: str = "", *, status: int | None = None) -> None:
+        super().__init__(problem, solution)
+        self.status = status
+
+
+class NoClusterError(ClusterError):
+    """Nothing leads to a cluster: no service account, no usable kubeconfig."""

@@ -96,24 +96,28 @@ class Deployment:
 
 
 class FlowRunIndex:
-    """All active and recently ended flow runs, by the video they work on."""
+    """All active and recently ended flow runs, by the video they work on. Never changes: news make a new one."""
 
     def __init__(self, runs: Iterable[FlowRun] = ()) -> None:
-        self._by_video: dict[str, dict[str, FlowRun]] = {}
-        self.add(runs)
+        self._by_video: Mapping[str, Mapping[str, FlowRun]] = _add({}, runs)
 
-    def add(self, runs: Iterable[FlowRun]) -> None:
-        """Take in runs that were seen later than all those before."""
-        for run in runs:
-            for video_id in _videos(run):
-                # A run that was read twice counts once, in its later state.
-                self._by_video.setdefault(video_id, {})[run.id] = run
+    def with_runs(self, runs: Iterable[FlowRun]) -> "FlowRunIndex":
+        """The index with runs that were seen later than all those before."""
+        return self._changed(_add(self._by_video, runs))
 
-    def remove(self, runs: Iterable[FlowRun]) -> None:
-        """Forget runs that the scan itself has stopped: they speak against nothing."""
+    def without_runs(self, runs: Iterable[FlowRun]) -> "FlowRunIndex":
+        """The index without runs that the scan itself has stopped: they speak against nothing."""
+        by_video = dict(self._by_video)
         for run in runs:
-            for video_id in _videos(run):
-                self._by_video.get(video_id, {}).pop(run.id, None)
+            for video_id in _videos(run) & by_video.keys():
+                by_video[video_id] = {key: other for key, other in by_video[video_id].items() if key != run.id}
+        return self._changed(by_video)
+
+    @staticmethod
+    def _changed(by_video: Mapping[str, Mapping[str, FlowRun]]) -> "FlowRunIndex":
+        changed = FlowRunIndex()
+        changed._by_video = by_video
+        return changed
 
     def of(self, video_id: str) -> tuple[FlowRun, ...]:
         """The runs that work, or recently worked, on a video."""
@@ -129,6 +133,15 @@ class FlowRunIndex:
         """How many recoveries by a flow are active, of whatever videos."""
         runs = (run for of_video in self._by_video.values() for run in of_video.values())
         return len({run.id for run in runs if run.active and is_recovery(run, flow_id)})
+
+
+def _add(by_video: Mapping[str, Mapping[str, FlowRun]], runs: Iterable[FlowRun]) -> Mapping[str, Mapping[str, FlowRun]]:
+    added: dict[str, dict[str, FlowRun]] = {}
+    for run in runs:
+        for video_id in _videos(run):
+            # A run that was read twice counts once, in its later state.
+            added.setdefault(video_id, dict(by_video.get(video_id, {})))[run.id] = run
+    return {**by_video, **added}
 
 
 def _videos(run: FlowRun) -> set[str]:

@@ -189,7 +189,8 @@ class Schedule:
 
     def _invalid(self, why: str) -> ConfigurationError:
         return ConfigurationError(
-            f"spec.schedule: {self._line!r} is no valid cron line ({why}); write five fields such as */15 * * * *",
+            f"spec.schedule: {self._line!r} is no valid cron line ({why})",
+            "write five fields such as */15 * * * *",
             reason=ErrorReason.INVALID_SCHEDULE,
         )
 
@@ -222,6 +223,7 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # unknown; no name of a zone; the name of a folder of zones
         raise ConfigurationError(
-            f"spec.timeZone: {name!r} is no IANA time zone; write one such as Etc/UTC or Europe/Berlin",
+            f"spec.timeZone: {name!r} is no IANA time zone",
+            "write one such as Etc/UTC or Europe/Berlin",
             reason=ErrorReason.INVALID_SCHEDULE,
         ) from None

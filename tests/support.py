@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +10,7 @@ from controller.adapters.clients import LiveServices
 from controller.adapters.credentials import Secret
 from controller.api.manifest import Policy, parse_policy
 from controller.outcome import Outcome, Recovered
-from controller.scan import Reporter, run_scan
+from controller.scan import run_scan
 from controller.schedule import ScanRequest, Trigger
 from devstack import Supabase
 
@@ -74,16 +73,6 @@ def recovered(outcome: Outcome) -> list[str]:
     return [result.video_id for result in outcome.results if isinstance(result, Recovered)]
 
 
-@dataclass
-class Collected(Reporter):
-    """A reporter that keeps the outcomes."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    async def report(self, policy: Policy, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-
-
 def live(environment: Mapping[str, str]) -> LiveServices:
     """The way to real services, with these credentials in each Secret."""
 
@@ -104,14 +93,6 @@ async def scan(
 ) -> Outcome:
     """One scan of real services, with credentials as a Secret would hold them."""
     request = ScanRequest(Trigger.REQUEST, token="test", video_ids=(video_id,) if video_id is not None else ())
-    reporter = Collected()
-    outcome = await run_scan(
-        policy,
-        request,
-        services or live(environment),
-        reporter,
-        now=now or datetime.now(UTC),
-        stop=stop or asyncio.Event(),
+    return await run_scan(
+        policy, request, services or live(environment), now=now or datetime.now(UTC), stop=stop or asyncio.Event()
     )
-    assert reporter.outcomes == [outcome]
-    return outcome

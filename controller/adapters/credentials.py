@@ -59,14 +59,14 @@ def supabase_credentials(secret: Secret) -> SupabaseCredentials:
     place = _Place(secret, Service.SUPABASE)
     url = place.url(SUPABASE_URL, "https://<project>.supabase.co")
     if urlsplit(url).path.startswith("/rest"):
-        raise place.error(ErrorReason.INVALID_URL, SUPABASE_URL, "ends in a path; write the address without /rest/v1")
+        raise place.error(ErrorReason.INVALID_URL, SUPABASE_URL, "ends in a path", "write the address without /rest/v1")
     key = place.key(SUPABASE_KEY)
     if key is None:
         raise place.missing(SUPABASE_KEY, SUPABASE_KEY_WANTED)
     if _is_public(key):
         # Row level security hides all videos from it: every scan would find none, and nobody would notice.
-        problem = f"is a public key, which sees no videos; write {SUPABASE_KEY_WANTED}"
-        raise place.error(ErrorReason.INVALID_KEY, SUPABASE_KEY, problem)
+        problem = "is a public key, which sees no videos"
+        raise place.error(ErrorReason.INVALID_KEY, SUPABASE_KEY, problem, f"write {SUPABASE_KEY_WANTED}")
     return SupabaseCredentials(url, key)
 
 
@@ -91,7 +91,7 @@ def prefect_credentials(secret: Secret) -> PrefectCredentials:
     url = place.url(PREFECT_URL, "http://prefect-server:4200/api")
     auth_string = place.key(PREFECT_AUTH)
     if auth_string is not None and ":" not in auth_string:
-        raise place.error(ErrorReason.INVALID_KEY, PREFECT_AUTH, "has no colon; write user:password")
+        raise place.error(ErrorReason.INVALID_KEY, PREFECT_AUTH, "has no colon", "write user:password")
     return PrefectCredentials(url, place.key(PREFECT_KEY), auth_string)
 
 
@@ -110,10 +110,10 @@ class _Place:
         except (ValueError, httpx.InvalidURL):
             usable = False
         if not usable or any(c.isspace() or not c.isprintable() for c in text):
-            raise self.error(ErrorReason.INVALID_URL, name, f"is no http(s) address; write one such as {example}")
+            raise self.error(ErrorReason.INVALID_URL, name, "is no http(s) address", f"write one such as {example}")
         if parts.username is not None or parts.query or parts.fragment:
-            problem = f"holds more than an address (a user, a query or a fragment); write one such as {example}"
-            raise self.error(ErrorReason.INVALID_URL, name, problem)
+            problem = "holds more than an address (a user, a query or a fragment)"
+            raise self.error(ErrorReason.INVALID_URL, name, problem, f"write one such as {example}")
         return text.rstrip("/")
 
     def key(self, name: str) -> str | None:
@@ -122,12 +122,13 @@ class _Place:
             return None
         if not (text.isascii() and text.isprintable()) or (" " in text and name != PREFECT_AUTH):
             raise self.error(
-                ErrorReason.INVALID_KEY, name, "has characters that no key has; copy it again, in one line"
+                ErrorReason.INVALID_KEY, name, "has characters that no key has", "copy it again, in one line"
             )
         return text
 
     def missing(self, name: str, what: str) -> ConfigurationError:
-        return self.error(ErrorReason.SECRET_KEY_MISSING, name, f"is missing or empty; write {what}")
+        return self.error(ErrorReason.SECRET_KEY_MISSING, name, "is missing or empty", f"write {what}")
 
-    def error(self, reason: ErrorReason, name: str, problem: str) -> ConfigurationError:
-        return ConfigurationError(f"{self.secret.place}: {name} {problem}", reason=reason, service=self.service)
+    def error(self, reason: ErrorReason, name: str, problem: str, solution: str) -> ConfigurationError:
+        place = f"{self.secret.place}: {name}"
+        return ConfigurationError(f"{place} {problem}", solution, reason=reason, service=self.service)

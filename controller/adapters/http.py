@@ -16,7 +16,7 @@ import stamina
 from stamina.instrumentation import RetryDetails
 
 from controller.adapters import instrumentation
-from controller.errors import ErrorReason, Service, ServiceError
+from controller.errors import ConfigurationError, ErrorReason, Service, ServiceError
 from controller.videos import printable
 
 TIMEOUT = httpx.Timeout(30, connect=5)
@@ -59,7 +59,7 @@ class HttpError(Exception):
         super().__init__(f"HTTP {status}: {text}")
         self.status, self.text, self.retry_after, self.body = status, text, retry_after, body
 
-    def said(self, name: str) -> object:
+    def field(self, name: str) -> object:
         """A field of the body; `None` if it has none, or is no JSON object."""
         try:
             body = json.loads(self.body)
@@ -69,7 +69,7 @@ class HttpError(Exception):
 
 
 class ServiceClient:
-    """The connection to one service.
+    """Sends requests to one service: with time limits, again where that helps, and with errors in words.
 
     Args:
         service: Which one, for messages.
@@ -81,7 +81,7 @@ class ServiceClient:
         self._service, self._address = service, address
         self._secrets = sorted((secret for secret in secrets if secret), key=len, reverse=True)
 
-    def client(
+    def http_client(
         self, *, base_url: str = "", headers: Mapping[str, str] | None = None, drop: str | None = None
     ) -> httpx.AsyncClient:
         """Make a client whose failed answers raise `HttpError`.
@@ -105,10 +105,10 @@ class ServiceClient:
         )
 
     async def _sending(self, request: httpx.Request) -> None:
-        instrumentation.passing(instrumentation.Moment.BEFORE, self._step(request))
+        instrumentation.notify(instrumentation.Moment.BEFORE, self._step(request))
 
     async def _answered(self, response: httpx.Response) -> None:
-        instrumentation.passing(instrumentation.Moment.AFTER, self._step(response.request))
+        instrumentation.notify(instrumentation.Moment.AFTER, self._step(response.request))
 
     def _step(self, request: httpx.Request) -> str:
         return f"{self._service} {request.method} {request.url.path}"
@@ -149,18 +149,16 @@ class ServiceClient:
         reason = _REASONS.get(error.status)
         if reason is None:
             reason = ErrorReason.SERVER_ERROR if error.status >= 500 else ErrorReason.UNEXPECTED_ANSWER
-        hint = _HINTS.get(reason, "").format(address=self._address)
-        return self._failed(reason, f"answered {error.status}: {error.text or 'nothing'}{hint}")
+        return self._failed(reason, f"answered {error.status}: {error.text or 'nothing'}")
 
     def unexpected(self, answer: str) -> ServiceError:
         """An answer that is none of this service."""
-        return self._failed(
-            ErrorReason.UNEXPECTED_ANSWER,
-            f"answered what it never does: {self.clean(answer)}; does {self._address} lead there?",
-        )
+        what = f"answered what it never does: {self.clean(answer)}"
+        return self._failed(ErrorReason.UNEXPECTED_ANSWER, what, "does {address} lead there?")
 
-    def _failed(self, reason: ErrorReason, what: str) -> ServiceError:
-        return ServiceError(f"{self._service} {what}", reason=reason, service=self._service)
+    def _failed(self, reason: ErrorReason, what: str, solution: str = "") -> ServiceError:
+        solution = (solution or _SOLUTIONS.get(reason, "")).format(address=self._address)
+        return ServiceError(f"{self._service} {what}", solution, reason=reason, service=self._service)
 
     def clean(self, text: str) -> str:
         """A text from outside, fit to be shown: one line, cut, without the keys."""
@@ -177,11 +175,16 @@ _REASONS = {
     408: ErrorReason.TIMED_OUT,
     429: ErrorReason.RATE_LIMITED,
 }
-_HINTS = {
-    ErrorReason.UNAUTHORIZED: "; check the key beside {address}",
-    ErrorReason.FORBIDDEN: "; the key beside {address} has no right to this",
-    ErrorReason.NOT_FOUND: "; check {address}",
+_SOLUTIONS = {
+    ErrorReason.UNREACHABLE: "see whether it runs, and whether {address} leads there",
+    ErrorReason.TIMED_OUT: "see whether it runs, and whether {address} leads there",
+    ErrorReason.UNAUTHORIZED: "check the key beside {address}",
+    ErrorReason.FORBIDDEN: "the key beside {address} has no right to this",
+    ErrorReason.NOT_FOUND: "check {address}",
+    ErrorReason.RATE_LIMITED: "try again in a minute",
+    ErrorReason.SERVER_ERROR: "its log tells more",
 }
+"""What to do about a failure where the adapter knows nothing better."""
 
 
 def _is_transient(error: Exception) -> bool | float:
@@ -209,4 +212,11 @@ def _name(error: httpx.TimeoutException) -> str:
 @cache
 def _tls() -> ssl.SSLContext:
     """One TLS context for the process: reading the certificates costs more than a whole idle scan."""
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # which ssl.SSLError is, too
+        raise ConfigurationError(
+            f"the certificates that this process is to trust cannot be read ({error.strerror or error})",
+            "write into SSL_CERT_FILE or SSL_CERT_DIR of its environment where they are, or unset both",
+            reason=ErrorReason.INVALID_CERTIFICATES,
+        ) from None

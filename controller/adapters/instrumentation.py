@@ -26,7 +26,7 @@ def watch(hook: Hook) -> None:
     _hooks.append(hook)
 
 
-def passing(moment: Moment, what: str) -> None:
+def notify(moment: Moment, what: str) -> None:
     """Tell the hooks that a request is about to be sent, or was answered."""
     for hook in _hooks:
         hook(moment, what)
@@ -35,6 +35,6 @@ def passing(moment: Moment, what: str) -> None:
 @contextmanager
 def step(what: str) -> Iterator[None]:
     """Send a request within this block; one that fails has no second moment."""
-    passing(Moment.BEFORE, what)
+    notify(Moment.BEFORE, what)
     yield
-    passing(Moment.AFTER, what)
+    notify(Moment.AFTER, what)

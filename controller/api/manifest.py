@@ -11,11 +11,32 @@ from typing import Any
 from pydantic import ValidationError
 
 from controller.api.constraints import DNS_NAME
-from controller.api.messages import in_plain_words
+from controller.api.messages import explain_invalid
 from controller.api.names import API_VERSION, KIND
 from controller.api.policy import PolicySpec
 from controller.api.status import PolicyStatus
-from controller.errors import ConfigurationError, ErrorReason
+from controller.errors import InvalidSpecError
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as its JSON or YAML has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyKey:
+    """Which policy; `uid` tells it from one of the same name that came after it."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def key_of(manifest: Mapping[str, Any]) -> PolicyKey:
+    """The key of a policy that a store holds."""
+    metadata = manifest["metadata"]
+    return PolicyKey(metadata["namespace"], metadata["name"], metadata["uid"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +49,30 @@ class Policy:
     generation: int
     spec: PolicySpec
 
+    @property
+    def key(self) -> PolicyKey:
+        """Which policy it is."""
+        return PolicyKey(self.namespace, self.name, self.uid)
+
 
 def parse_policy(manifest: Mapping[str, object]) -> Policy:
     """Read a manifest, from a file or from the API server.
 
     Raises:
-        ConfigurationError: It is no valid policy; the message names up to two fields and what to write there.
+        InvalidSpecError: It is no valid policy; the message names up to two fields and what to write there.
     """
     for key, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
         if manifest.get(key) != expected:
-            raise _invalid(f"{key}: write {expected}")
+            raise InvalidSpecError({key: f"write {expected}"})
     spec = manifest.get("spec")
     if not isinstance(spec, Mapping):
-        raise _invalid("spec: required, with at least supabase.secretRef, prefect.secretRef and prefect.deployment")
+        raise InvalidSpecError(
+            {"spec": "required, with at least supabase.secretRef, prefect.secretRef and prefect.deployment"}
+        )
     try:
         parsed = PolicySpec.model_validate(_as_the_api_server_reads(spec), by_alias=True, by_name=False)
     except ValidationError as error:
-        raise _invalid(in_plain_words(error.errors(include_url=False), PolicySpec)) from None
+        raise explain_invalid(error.errors(include_url=False), PolicySpec) from None
     metadata = manifest.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     generation = metadata.get("generation")
@@ -60,7 +88,7 @@ def parse_policy(manifest: Mapping[str, object]) -> Policy:
 def _name(metadata: Mapping[str, object], key: str, default: object = None) -> str:
     name = metadata.get(key, default)
     if not isinstance(name, str) or not re.fullmatch(DNS_NAME, name):
-        raise _invalid(f"metadata.{key}: write lower-case letters, digits and -, such as captionacc-prod")
+        raise InvalidSpecError({f"metadata.{key}": "write lower-case letters, digits and -, such as captionacc-prod"})
     return name
 
 
@@ -71,10 +99,6 @@ def _as_the_api_server_reads(value: object) -> object:
     if isinstance(value, list):
         return [_as_the_api_server_reads(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _invalid(message: str) -> ConfigurationError:
-    return ConfigurationError(message, reason=ErrorReason.INVALID_SPEC)
 
 
 def read_status(manifest: Mapping[str, Any]) -> PolicyStatus:

@@ -11,13 +11,20 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from controller.api.constraints import Block
+from controller.errors import InvalidSpecError
+
+NAMED = 2
+"""Fields that a message names; of more it tells the number."""
 
 
-def in_plain_words(errors: list[ErrorDetails], spec: type[Block]) -> str:
-    """The first two errors, a line each. Never a value: somebody may have put a key into the wrong field."""
-    lines = [f"{_path(error)}: {_advice(error, spec)}" for error in errors if not _follows(error, errors)]
-    more = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
-    return "\n".join(lines[:2]) + more
+def explain_invalid(errors: list[ErrorDetails], spec: type[Block]) -> InvalidSpecError:
+    """What to write for the first errors. Never a value: somebody may have put a key into the wrong field."""
+    causes = [error for error in errors if not _follows(error, errors)]
+    advice: dict[str, str] = {}
+    for error in causes[:NAMED]:
+        path = _path(error)
+        advice[path] = " and ".join(filter(None, [advice.get(path), _advice(error, spec)]))
+    return InvalidSpecError(advice, more=len(causes[NAMED:]))
 
 
 def _follows(error: ErrorDetails, errors: list[ErrorDetails]) -> bool:

@@ -4,14 +4,17 @@ Nothing of what is shown is taken for markup: names of videos come from outside.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
+
+from controller.errors import RecoveryError
 
 GOOD, BAD, DIM, STRONG = "green", "red", "dim", "bold"
 
@@ -19,38 +22,44 @@ ANY_WIDTH = 10_000
 """Columns where there is no terminal: nothing is cut or wrapped that a program reads."""
 
 
-def _console(*, error: bool) -> Console:
+class OutputError(RecoveryError):
+    """Standard output or standard error cannot be written to."""
+
+
+def _console(*, error: bool) -> RichConsole:
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else ANY_WIDTH
-    return Console(stderr=error, markup=False, emoji=False, highlight=False, width=width)
+    return RichConsole(stderr=error, markup=False, emoji=False, highlight=False, width=width)
 
 
 @dataclass(slots=True)
-class Screen:
+class Console:
     """Standard output and standard error."""
 
-    out: Console = field(default_factory=lambda: _console(error=False))
-    err: Console = field(default_factory=lambda: _console(error=True))
+    out: RichConsole = field(default_factory=lambda: _console(error=False))
+    err: RichConsole = field(default_factory=lambda: _console(error=True))
 
     @property
-    def person_is_there(self) -> bool:
+    def is_interactive(self) -> bool:
         """Whether somebody can be asked something."""
         return sys.stdin.isatty() and self.out.is_terminal
 
-    def say(self, *parts: str | tuple[str, str]) -> None:
-        """Write a line of output; a part may come with a style."""
-        self.out.print(Text.assemble(*parts), soft_wrap=True)
+    def print(self, *parts: str | tuple[str, str]) -> None:
+        """Write a line of output; a part may come with a style. Raises `OutputError`."""
+        with _writing():
+            self.out.print(Text.assemble(*parts), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Write a line beside the output, to standard error."""
-        self.err.print(Text(text, DIM), soft_wrap=True)
+        """Write a line beside the output, to standard error. Raises `OutputError`."""
+        with _writing():
+            self.err.print(Text(text, DIM), soft_wrap=True)
 
-    def waiting(self, text: str) -> Status:
+    def spinner(self, text: str) -> Status:
         """A sign of life, on a terminal only, for as long as the block takes."""
         return self.err.status(Text(text))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, whole: Iterable[str] = ()) -> None:
-        """Write a table.
+        """Write a table. Raises `OutputError`.
 
         Args:
             columns: Their headings.
@@ -65,8 +74,19 @@ class Screen:
             table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
         with self.out.capture() as captured:
             self.out.print(table)
-        for line in captured.get().splitlines():
-            self.out.out(line.rstrip(), highlight=False)
+        with _writing():
+            for line in captured.get().splitlines():
+                self.out.out(line.rstrip(), highlight=False)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever reads has enough, which is no error
+    except OSError as error:
+        raise OutputError(f"the output cannot be written ({error.strerror})") from None
 
 
 def ago(age: timedelta) -> str:
@@ -93,6 +113,6 @@ def moment(time: datetime | None, *, now: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M} UTC ({distance})"
 
 
-def counted(counts: dict[str, int]) -> str:
+def format_counts(counts: dict[str, int]) -> str:
     """Counts in one line: `ActiveFlowRun 4, BackingOff 2`."""
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))

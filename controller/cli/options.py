@@ -63,11 +63,11 @@ _files = click.option(
     help="Read the policy from this manifest, and its Secret too if there is one; repeatable; - is standard input.",
 )  # fmt: skip
 _namespace = click.option("-n", "--namespace", metavar="NAME", help="The policy's namespace.")
-_kubeconfig = click.option(
+kubeconfig_option = click.option(
     "--kubeconfig", type=click.Path(dir_okay=False, path_type=Path),
-    help="Default: $KUBECONFIG, ~/.kube/config, or in a Pod its service account.",
+    help="Default: in a Pod its service account, else $KUBECONFIG or ~/.kube/config.",
 )  # fmt: skip
-_context = click.option("--context", metavar="NAME", help="The kubeconfig's context. Default: its current one.")
+context_option = click.option("--context", metavar="NAME", help="The kubeconfig's context. Default: its current one.")
 
 
 def policy_options(command: Command) -> Command:
@@ -82,7 +82,7 @@ def cluster_options(command: Command) -> Command:
 
 def connection_options(command: Command) -> Command:
     """Options that say which cluster, and where in it."""
-    return _apply(command, _namespace, _kubeconfig, _context, verbose_option)
+    return _apply(command, _namespace, kubeconfig_option, context_option, verbose_option)
 
 
 def _apply(command: Command, *decorators: Callable[[Command], Command]) -> Command:
@@ -91,7 +91,13 @@ def _apply(command: Command, *decorators: Callable[[Command], Command]) -> Comma
     return command
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Do the work of a command; that requests are sent again is only told with `-v`."""
+def open_runner() -> asyncio.Runner:
+    """What runs the work of a command; that requests are sent again is only logged, for `-v`."""
     set_on_retry_hooks([log_retry])
-    return asyncio.run(work)
+    return asyncio.Runner()
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Do the work of a command in one go."""
+    with open_runner() as runner:
+        return runner.run(work)

@@ -7,17 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import kube_config
 
-from controller.adapters.kubernetes.cluster import Cluster, Manifest, PolicyKey, explain, policy_path
+from controller.adapters.kubernetes.client import Cluster
 from controller.adapters.kubernetes.config import load_configuration
-from controller.adapters.kubernetes.errors import ClusterError
-from controller.api.manifest import Policy, parse_policy, read_status
-from controller.api.names import GROUP, PLURAL
+from controller.adapters.kubernetes.store import get_policy, list_policies, policy_path
+from controller.api.manifest import Manifest, Policy, PolicyKey, key_of, parse_policy, read_status
+from controller.api.names import CRD_NAME
 from controller.api.status import PolicyStatus
 from controller.cli.errors import Failed, WrongUseError
 from controller.cli.options import Where
+from controller.errors import ClusterError
 
 PATIENCE = 5.0
 """Seconds for which a person waits for an API server that does not answer."""
@@ -26,12 +26,16 @@ IN_A_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ClusterPolicy:
     """A policy in a cluster, as it was read."""
 
     cluster: Cluster
-    key: PolicyKey
     manifest: Manifest
+
+    @property
+    def key(self) -> PolicyKey:
+        """Which policy it is."""
+        return key_of(self.manifest)
 
     @property
     def policy(self) -> Policy:
@@ -43,28 +47,22 @@ class Found:
         """What the controller last wrote."""
         return read_status(self.manifest)
 
-    async def again(self) -> "Found":
+    async def again(self) -> "ClusterPolicy":
         """The policy as it is now.
 
         Raises:
             Failed: It is gone.
         """
-        manifest = await self.cluster.policy(self.key.namespace, self.key.name)
-        if manifest is None or manifest["metadata"]["uid"] != self.key.uid:
-            raise Failed(f"policy {self.key.namespace}/{self.key.name} is gone")
-        return found(self.cluster, manifest)
+        manifest = await get_policy(self.cluster, self.key.namespace, self.key.name)
+        if manifest is None or key_of(manifest) != self.key:
+            raise Failed(f"policy {self.key} is gone")
+        return ClusterPolicy(self.cluster, manifest)
 
     async def patch(self, **changes: Mapping[str, Any]) -> None:
         """Merge changes into the policy, unless another one has its name by now."""
         metadata = {"uid": self.key.uid, **changes.pop("metadata", {})}
         path = policy_path(self.key.namespace, self.key.name)
         await self.cluster.request("PATCH", path, {"metadata": metadata, **changes})
-
-
-def found(cluster: Cluster, manifest: Manifest) -> Found:
-    """A policy from its manifest."""
-    metadata = manifest["metadata"]
-    return Found(cluster, PolicyKey(metadata["namespace"], metadata["name"], metadata["uid"]), manifest)
 
 
 @asynccontextmanager
@@ -82,7 +80,7 @@ async def open_cluster(where: Where) -> AsyncIterator[Cluster]:
 
 
 @asynccontextmanager
-async def open_policy(where: Where) -> AsyncIterator[Found]:
+async def open_policy(where: Where) -> AsyncIterator[ClusterPolicy]:
     """Find the policy that the options name.
 
     Raises:
@@ -93,42 +91,42 @@ async def open_policy(where: Where) -> AsyncIterator[Found]:
         yield await find_policy(cluster, where)
 
 
-async def find_policy(cluster: Cluster, where: Where) -> Found:
-    """See `open_policy`."""
+async def find_policy(cluster: Cluster, where: Where) -> ClusterPolicy:
+    """The policy that the options name; errors as for `open_policy`."""
     try:
         return await (_named(cluster, where, where.name) if where.name is not None else _only(cluster, where))
-    except ApiException as error:
+    except ClusterError as error:
         if error.status == 404:
             raise ClusterError(
-                f"the cluster at {cluster.address} does not know {PLURAL}.{GROUP}; install it with: "
-                "kubectl apply --server-side -f manifests/crd.yaml"
+                f"the cluster at {cluster.address} does not know {CRD_NAME}",
+                "install it with: kubectl apply --server-side -f manifests/crd.yaml",
             ) from None
         if error.status in {401, 403}:
             raise Failed(
-                f"{explain(error)}: you may not read {PLURAL}.{GROUP}; ask for the right to get and list them, "
-                "or name a namespace where you have it with -n"
+                f"{error.problem}: you may not read {CRD_NAME}",
+                "ask for the right to get and list them, or name a namespace where you have it with -n",
             ) from None
         raise
 
 
-async def _named(cluster: Cluster, where: Where, name: str) -> Found:
+async def _named(cluster: Cluster, where: Where, name: str) -> ClusterPolicy:
     namespace = where.namespace or current_namespace(where)
-    manifest = await cluster.policy(namespace, name)
+    manifest = await get_policy(cluster, namespace, name)
     if manifest is not None:
-        return found(cluster, manifest)
+        return ClusterPolicy(cluster, manifest)
     others: list[Manifest] = []
     try:
-        others += [each async for each in cluster.policies(where.namespace)]
-    except ApiException as error:
+        others += [each async for each in list_policies(cluster, where.namespace)]
+    except ClusterError as error:
         if error.status != 403:
             raise  # not everybody may list them
-    raise WrongUseError(f"there is no policy {namespace}/{name}; {_choice(others, where.namespace)}")
+    raise WrongUseError(f"there is no policy {namespace}/{name}", _choice(others, where.namespace))
 
 
-async def _only(cluster: Cluster, where: Where) -> Found:
+async def _only(cluster: Cluster, where: Where) -> ClusterPolicy:
     try:
-        manifests = [each async for each in cluster.policies(where.namespace)]
-    except ApiException as error:
+        manifests = [each async for each in list_policies(cluster, where.namespace)]
+    except ClusterError as error:
         if error.status != 403 or where.namespace is not None:
             raise
         # Not everybody may look into all namespaces; then it is the one that kubectl would take.
@@ -136,8 +134,8 @@ async def _only(cluster: Cluster, where: Where) -> Found:
     if len(manifests) != 1:
         problem = "there is more than one policy" if manifests else "there is no policy"
         place = f" in namespace {where.namespace}" if where.namespace else ""
-        raise WrongUseError(f"{problem}{place}; {_choice(manifests, where.namespace)}")
-    return found(cluster, manifests[0])
+        raise WrongUseError(f"{problem}{place}", _choice(manifests, where.namespace))
+    return ClusterPolicy(cluster, manifests[0])
 
 
 def _choice(manifests: list[Manifest], namespace: str | None) -> str:

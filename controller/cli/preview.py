@@ -1,9 +1,8 @@
-"""A scan that only looks: what a scan would do right now, by the scan itself, which is not allowed to go on."""
+"""What a scan would do right now: a scan up to its decisions, and what a person reads of them."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from controller.api.manifest import Policy
 from controller.api.policy import PolicySpec
@@ -11,12 +10,11 @@ from controller.cli.clock import read_clock
 from controller.cli.source import Source
 from controller.decisions.attempts import next_attempt
 from controller.decisions.decide import describe_recovery
-from controller.decisions.decision import Decision, Failure, Recover, Skip
+from controller.decisions.decision import Failure, Recover, Skip
 from controller.decisions.explain import why_not_stuck
-from controller.decisions.facts import Facts
-from controller.outcome import Outcome
-from controller.ports import Services
-from controller.scan import Reporter, run_scan
+from controller.outcome import PreparedScan
+from controller.ports import Clients
+from controller.scan import prepare
 from controller.schedule import ScanRequest, Trigger
 from controller.videos import Video
 
@@ -45,54 +43,14 @@ def request_for(source: Source, video_ids: Sequence[str] = ()) -> ScanRequest:
     )
 
 
-@dataclass
-class Look(Reporter):
-    """What a scan found, up to its decisions.
+async def preview(source: Source, policy: Policy) -> PreparedScan:
+    """A scan of all videos up to its decisions; nothing is changed.
 
-    Attributes:
-        facts: `None` if nothing was stuck.
+    Raises:
+        click.ClickException: It did not come that far.
     """
-
-    now: datetime
-    outcome: Outcome | None = None
-    facts: Facts | None = None
-    decisions: Sequence[Decision] = ()
-
-    async def approves(self, facts: Facts, decisions: Sequence[Decision]) -> bool:
-        """See `controller.scan.Reporter`: nothing is carried out."""
-        self.facts, self.decisions = facts, decisions
-        return False
-
-    async def report(self, policy: Policy, outcome: Outcome) -> None:
-        """See `controller.scan.Reporter`."""
-        self.outcome = outcome
-
-    @property
-    def conclusions(self) -> list["Conclusion"]:
-        """One for each video, the oldest first, and those whose row cannot be read in front."""
-        stuck, results = (self.outcome.stuck, self.outcome.results) if self.outcome else ([], [])
-        videos = {video.id: video for video in stuck or ()}
-        bad = [each for each in results if isinstance(each, Failure) and each.video_id not in videos]
-        concluded = [self._conclusion(each, videos) for each in (*bad, *self.decisions)]
-        return sorted(
-            concluded, key=lambda each: (each.video.created_at.timestamp() if each.video else 0, each.video_id)
-        )
-
-    def _conclusion(self, decision: Decision, videos: dict[str, Video]) -> "Conclusion":
-        if isinstance(decision, Recover):
-            message, attempt = describe_recovery(decision), decision.attempt
-            return Conclusion(decision.video.id, decision.video, "Recover", None, message, attempt)
-        word, video = (
-            ("Skip", decision.video) if isinstance(decision, Skip) else ("Fail", videos.get(decision.video_id))
-        )
-        return Conclusion(
-            decision.video_id, video, word, str(decision.reason), decision.detail, self._attempt(decision)
-        )
-
-    def _attempt(self, decision: Decision) -> int | None:
-        if self.facts is None or not isinstance(decision, Skip):
-            return None
-        return next_attempt(self.facts.recoveries.get(decision.video.id, ()))
+    async with source.connect(policy) as clients:
+        return source.checked(await prepare(policy, request_for(source), clients, now=read_clock()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +61,7 @@ class Conclusion:
         video: `None` if its row cannot be read.
         decision: Recover, Skip or Fail.
         reason: Why not Recover.
-        message: What was seen.
+        message: What was found out about it.
         attempt: The ordinal of the next recovery, if the scan found it out.
     """
 
@@ -115,17 +73,25 @@ class Conclusion:
     attempt: int | None
 
 
-async def look(source: Source, policy: Policy, request: ScanRequest) -> Look:
-    """Run a scan up to its decisions.
+def conclusions(prepared: PreparedScan) -> list[Conclusion]:
+    """One for each video, the oldest first, and those whose row cannot be read in front."""
+    concluded = [_conclusion(decision, prepared) for decision in prepared.decisions]
+    return sorted(concluded, key=lambda each: (each.video.created_at.timestamp() if each.video else 0, each.video_id))
 
-    Raises:
-        click.ClickException: It did not come that far.
-    """
-    seen = Look(read_clock())
-    outcome = await run_scan(policy, request, source.services, seen, now=seen.now, stop=asyncio.Event())
-    if outcome.error is not None:
-        raise source.in_words(outcome.error)
-    return seen
+
+def _conclusion(decision: Recover | Skip | Failure, prepared: PreparedScan) -> Conclusion:
+    if isinstance(decision, Recover):
+        message, attempt = describe_recovery(decision), decision.attempt
+        return Conclusion(decision.video.id, decision.video, "Recover", None, message, attempt)
+    reason, video_id = str(decision.reason), decision.video_id
+    if isinstance(decision, Skip):
+        return Conclusion(video_id, decision.video, "Skip", reason, decision.detail, _next_attempt(decision, prepared))
+    video = next((each for each in prepared.stuck or () if each.id == video_id), None)
+    return Conclusion(video_id, video, "Fail", reason, decision.detail, None)
+
+
+def _next_attempt(skip: Skip, prepared: PreparedScan) -> int | None:
+    return next_attempt(prepared.facts.recoveries.get(skip.video.id, ())) if prepared.facts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +107,7 @@ class Missing:
     why: str
 
 
-async def why_missing(services: Services, policy: Policy, video_ids: Sequence[str]) -> dict[str, Missing]:
+async def explain_missing(clients: Clients, policy: Policy, video_ids: Sequence[str]) -> dict[str, Missing]:
     """Tell videos that do not exist from those that are not stuck.
 
     Raises:
@@ -149,12 +115,11 @@ async def why_missing(services: Services, policy: Policy, video_ids: Sequence[st
     """
     at = policy.spec.supabase
     missing: dict[str, Missing] = {}
-    async with services.connect(policy) as clients:
-        for video_id in video_ids:
-            row = await clients.table.row(video_id)
-            if row is None:
-                missing[video_id] = Missing(False, f"not found in {at.schema_name}.{at.table}")
-            else:
-                why = why_not_stuck(row, policy.spec, now=read_clock()) or "it got going during the scan"
-                missing[video_id] = Missing(True, f"not stuck ({why})")
+    for video_id in video_ids:
+        row = await clients.table.row(video_id)
+        if row is None:
+            missing[video_id] = Missing(False, f"not found in {at.schema_name}.{at.table}")
+        else:
+            why = why_not_stuck(row, policy.spec, now=read_clock()) or "it got going during the scan"
+            missing[video_id] = Missing(True, f"not stuck ({why})")
     return missing

@@ -1,6 +1,7 @@
 """The program and its commands, each imported only when it is run; and errors, turned into a line or two."""
 
 import importlib
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import click
 
+from controller.cli.console import OutputError
 from controller.cli.errors import WrongUseError, in_words
 
 COMMANDS = {
@@ -55,20 +57,26 @@ class Program(click.Group):
             path = error.ctx.command_path if error.ctx is not None else ctx.command_path
             raise WrongUseError(f"{error.format_message().rstrip('.')}; see `{path} --help`") from None
         except click.ClickException:
-            if is_verbose(ctx):
-                traceback.print_exc()
+            _trace_if_verbose(ctx)
             raise
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001 - of whatever kind, a person is told in words
-            if is_verbose(ctx):
-                traceback.print_exc()
+            _trace_if_verbose(ctx)
+            if isinstance(error, OutputError):
+                _discard_output()
             raise in_words(error) from None
 
 
-def is_verbose(ctx: click.Context) -> bool:
-    """Whether somebody wants to see how it came to an error."""
-    return bool(ctx.find_root().meta.get("controller.verbose"))
+def _discard_output() -> None:
+    """Forget what is still to be written to standard output: else Python would fail on it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _trace_if_verbose(ctx: click.Context) -> None:
+    """Show how it came to the error that is handled now, where somebody wants to see it."""
+    if ctx.find_root().meta.get("controller.verbose"):
+        traceback.print_exc()
 
 
 def program_name() -> str:

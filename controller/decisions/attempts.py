@@ -24,7 +24,7 @@ def next_attempt(earlier: tuple[Recovery, ...]) -> int:
     return max((recovery.attempt for recovery in earlier), default=0) + 1
 
 
-def counted(earlier: tuple[Recovery, ...], retry: Retry, *, now: datetime) -> tuple[Recovery, ...]:
+def attempts_that_count(earlier: tuple[Recovery, ...], retry: Retry, *, now: datetime) -> tuple[Recovery, ...]:
     """The attempts that count towards `maxAttempts` now, whatever became of them.
 
     They are those created within `window`, from the last one on that released the video from quarantine. One whose time
@@ -36,7 +36,7 @@ def counted(earlier: tuple[Recovery, ...], retry: Retry, *, now: datetime) -> tu
 
 
 def used_up(attempts: tuple[Recovery, ...], retry: Retry) -> bool:
-    """Whether these attempts, from `counted`, are all that the policy allows."""
+    """Whether these attempts, from `attempts_that_count`, are all that the policy allows."""
     return len(attempts) >= retry.max_attempts
 
 

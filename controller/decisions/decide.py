@@ -5,47 +5,44 @@ only observes creates nothing.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
 
-from controller.api.policy import Mode, PolicySpec
+from controller.api.policy import Mode
 from controller.decisions.attempts import next_attempt, used_up
-from controller.decisions.checks import CHECKS, abandoned_runs, first_objection
+from controller.decisions.checks import first_objection
 from controller.decisions.decision import Decision, Failure, FailureReason, Recover, Skip, SkipReason
 from controller.decisions.facts import Facts
 from controller.decisions.limits import share
 from controller.videos import UnusableValueError, Video, render
 
 
-def decide(videos: Iterable[Video], facts: Facts, spec: PolicySpec, *, now: datetime) -> list[Decision]:
+def decide(videos: Iterable[Video], facts: Facts) -> list[Decision]:
     """Conclude one decision for each video: first those who are left alone, then the others in their order.
 
     Args:
         videos: Stuck videos, each once, in any order: the order changes nothing.
         facts: What was found out about them.
-        spec: The policy.
-        now: The time of the scan.
     """
     oldest_first = sorted(videos, key=lambda video: (video.created_at, video.id))
-    concluded = [_decide_one(video, facts, spec, now) for video in oldest_first]
+    concluded = [_decide_one(video, facts) for video in oldest_first]
     left_alone: list[Decision] = [each for each in concluded if not isinstance(each, Recover)]
-    within_limits = share([each for each in concluded if isinstance(each, Recover)], facts, spec.limits)
+    within_limits = share([each for each in concluded if isinstance(each, Recover)], facts)
     decisions = left_alone + within_limits
-    return _observe(decisions) if spec.mode is Mode.OBSERVE else decisions
+    return _observe(decisions) if facts.spec.mode is Mode.OBSERVE else decisions
 
 
-def _decide_one(video: Video, facts: Facts, spec: PolicySpec, now: datetime) -> Decision:
+def _decide_one(video: Video, facts: Facts) -> Decision:
     try:
-        if objection := first_objection(video, facts, spec, now=now, checks=CHECKS):
+        if objection := first_objection(video, facts):
             return objection
-        parameters = {name: render(template, video.row) for name, template in spec.prefect.parameters.items()}
+        parameters = {name: render(template, video.row) for name, template in facts.spec.prefect.parameters.items()}
     except UnusableValueError as error:
         return Failure(video.id, FailureReason.INVALID_ROW, str(error))
     return Recover(
         video,
         next_attempt(facts.recoveries.get(video.id, ())),
         parameters,
-        released=used_up(facts.attempts(video, spec, now), spec.retry),
-        replaces=abandoned_runs(video, facts, spec, now=now),
+        released=used_up(facts.attempts(video), facts.spec.retry),
+        replaces=facts.abandoned_runs(video),
     )
 
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from controller.api.policy import Limits
 from controller.decisions.decision import Recover, Skip, SkipReason
 from controller.decisions.facts import Facts
 from controller.flow_runs import is_recovery
 
 
-def share(wanted: Sequence[Recover], facts: Facts, limits: Limits) -> list[Recover | Skip]:
+def share(wanted: Sequence[Recover], facts: Facts) -> list[Recover | Skip]:
     """Keep the recoveries that fit the limits, in the order in which they are to be created.
 
     Tenants take turns, and each sends the video that waits longest. A video waits from its creation or, once it was
@@ -23,10 +22,9 @@ def share(wanted: Sequence[Recover], facts: Facts, limits: Limits) -> list[Recov
 
     Args:
         wanted: Everything that could be recovered, in any order.
-        facts: For the attempts so far, and the recoveries in flight.
-        limits: The policy's.
+        facts: For the limits, the attempts so far, and the recoveries in flight.
     """
-    allowance, flow_id = facts.request.allowance, facts.deployment.flow_id
+    limits, allowance, flow_id = facts.spec.limits, facts.request.allowance, facts.deployment.flow_id
     budget = limits.per_scan if allowance is None else min(allowance, limits.per_scan)
     in_flight, taken = facts.index.in_flight(flow_id), 0
     shared: list[Recover | Skip] = []

@@ -24,8 +24,8 @@ def plan_policy(policy: Policy, manifest: Mapping[str, Any], status: PolicyStatu
     return plan(timing, state, RequestAnnotations(token, video_id), now=now)
 
 
-def describe_missed(planned: Plan) -> str:
+def describe_missed(plan: Plan) -> str:
     """The scheduled time that a plan says was missed, and what happens about it, in a sentence."""
-    caught_up = planned.request is not None and planned.request.slot == planned.missed
+    caught_up = plan.request is not None and plan.request.slot == plan.missed
     what_now = "it is caught up now" if caught_up else "it is not caught up"
-    return f"no scan could start at {planned.missed:%Y-%m-%d %H:%M %Z}; {what_now}"
+    return f"no scan could start at {plan.missed:%Y-%m-%d %H:%M %Z}; {what_now}"

@@ -4,10 +4,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-FINALIZER = "recovery.captiona.cc/controller"
-"""Put on every policy while a controller watches it: kopf's timers need one. A controller that leaves in good order
-takes it off again, so that policies can be deleted without it."""
-
 TICK = timedelta(seconds=10)
 """How often each policy's clock is looked at. Cron lines have minutes; requests and edits do not wait for a tick."""
 
@@ -15,10 +11,10 @@ RECHECK = timedelta(seconds=30)
 """How often a Stalled policy is checked again, so that a Secret that was put right is seen without an edit."""
 
 LONGEST_BACK_OFF = timedelta(minutes=5)
-"""The longest wait after a turn that failed for want of the API server; the first one is a tick."""
+"""The longest wait after a reconcile that failed for want of the API server; the first one is a tick."""
 
 GRACE = timedelta(seconds=90)
-"""How long scans in flight get to finish their batch and write their status when the controller leaves."""
+"""How long scans in flight get to finish their batch and write their status when the controller stops."""
 
 
 @dataclass(frozen=True, slots=True)

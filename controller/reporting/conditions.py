@@ -7,6 +7,7 @@ the deployment.
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from controller.api.manifest import Policy
 from controller.api.status import MAX_MESSAGE, Condition, ConditionType, PolicyStatus
@@ -17,7 +18,7 @@ from controller.schedule import Plan
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a scan or a check saw of the services.
+    """What a scan or a check found out about the services.
 
     Attributes:
         supabase_answered: Whether Supabase did its part.
@@ -30,8 +31,17 @@ class Findings:
     error: ScanError | None = None
 
 
-_Draft = dict[ConditionType, tuple[str, str, str] | None]
-"""The status, reason and message that a condition should have; `None` takes it away."""
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """What a condition should say."""
+
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
+
+
+_Draft = dict[ConditionType, _Statement | None]
+"""What each condition should say; `None` takes it away, and one that is not named stays as it is."""
 
 
 def conditions(
@@ -42,7 +52,7 @@ def conditions(
     Args:
         status: The status before; a condition that nothing was found out about stays as it is.
         policy: The policy, for its generation.
-        findings: What was seen.
+        findings: What was found out.
         message: What Ready says if nothing went wrong.
         plan: When the next scan comes, if one does.
         now: When a condition that changes has changed.
@@ -51,7 +61,7 @@ def conditions(
         draft = _failed(findings.error, plan.next_time)
     else:
         draft = {
-            ConditionType.READY: ("True", "Succeeded", message),
+            ConditionType.READY: _Statement("True", "Succeeded", message),
             ConditionType.STALLED: None,
             ConditionType.RECONCILING: None,
             **_not_asked(status, findings),
@@ -65,8 +75,8 @@ def _not_asked(status: PolicyStatus, findings: Findings) -> _Draft:
         return {}
     kinds = (ConditionType.PREFECT_REACHABLE, ConditionType.DEPLOYMENT_READY)
     doubtful = [kind for kind in kinds if (known := status.condition(kind)) and known.status == "False"]
-    unknown = ("Unknown", "NotAsked", "nothing was stuck in the last scan, so Prefect was not asked")
-    return dict.fromkeys(doubtful, unknown)
+    message = "nothing was stuck in the last scan, so Prefect was not asked"
+    return dict.fromkeys(doubtful, _Statement("Unknown", "NotAsked", message))
 
 
 def conditions_of_invalid(
@@ -78,65 +88,69 @@ def conditions_of_invalid(
 
 def _failed(error: ScanError, next_time: datetime | None) -> _Draft:
     """Configuration errors wait for an edit (Stalled); all others for the next scan (Reconciling)."""
-    bad = ("True", str(error.reason), error.message)
     stalled = isinstance(error, ConfigurationError)
     retrying = not stalled and next_time is not None
     draft: _Draft = {
-        ConditionType.READY: ("False", str(error.reason), error.message),
-        ConditionType.STALLED: bad if stalled else None,
-        ConditionType.RECONCILING: ("True", "Retrying", "the next scan tries again") if retrying else None,
+        ConditionType.READY: _about(error, "False"),
+        ConditionType.STALLED: _about(error, "True") if stalled else None,
+        ConditionType.RECONCILING: _Statement("True", "Retrying", "the next scan tries again") if retrying else None,
     }
     if error.reason in {ErrorReason.SECRET_NOT_FOUND, ErrorReason.SECRET_FORBIDDEN}:
-        unknown = ("Unknown", str(error.reason), error.message)
+        unknown = _about(error, "Unknown")
         draft |= {ConditionType.SUPABASE_REACHABLE: unknown, ConditionType.PREFECT_REACHABLE: unknown}
     return draft
+
+
+def _about(error: ScanError, status: Literal["True", "False", "Unknown"]) -> _Statement:
+    return _Statement(status, str(error.reason), error.message)
 
 
 def _services(findings: Findings) -> _Draft:
     draft: _Draft = {}
     if findings.supabase_answered:
-        draft[ConditionType.SUPABASE_REACHABLE] = ("True", "Answered", "Supabase answers")
+        draft[ConditionType.SUPABASE_REACHABLE] = _Statement("True", "Answered", "Supabase answers")
     if findings.deployment is not None:
-        draft[ConditionType.PREFECT_REACHABLE] = ("True", "Answered", "Prefect answers")
+        draft[ConditionType.PREFECT_REACHABLE] = _PREFECT_ANSWERS
         draft[ConditionType.DEPLOYMENT_READY] = _deployment_ready(findings.deployment)
     error = findings.error
     if error is None or error.service is None:
         return draft
-    bad = ("False", str(error.reason), error.message)
     if error.service is Service.SUPABASE:
-        draft[ConditionType.SUPABASE_REACHABLE] = bad
+        draft[ConditionType.SUPABASE_REACHABLE] = _about(error, "False")
     elif error.reason is ErrorReason.DEPLOYMENT_NOT_FOUND:
-        draft[ConditionType.PREFECT_REACHABLE] = ("True", "Answered", "Prefect answers")
-        draft[ConditionType.DEPLOYMENT_READY] = bad
+        draft[ConditionType.PREFECT_REACHABLE] = _PREFECT_ANSWERS
+        draft[ConditionType.DEPLOYMENT_READY] = _about(error, "False")
     else:
-        draft[ConditionType.PREFECT_REACHABLE] = bad
+        draft[ConditionType.PREFECT_REACHABLE] = _about(error, "False")
     return draft
 
 
-def _deployment_ready(deployment: Deployment) -> tuple[str, str, str]:
+_PREFECT_ANSWERS = _Statement("True", "Answered", "Prefect answers")
+
+
+def _deployment_ready(deployment: Deployment) -> _Statement:
     if deployment.not_ready is None:
-        return "True", "Ready", "the deployment is ready to run recoveries"
-    return "False", deployment.not_ready_reason or "NotReady", deployment.not_ready
+        return _Statement("True", "Ready", "the deployment is ready to run recoveries")
+    return _Statement("False", deployment.not_ready_reason or "NotReady", deployment.not_ready)
 
 
 def _merge(status: PolicyStatus, draft: _Draft, generation: int, now: datetime) -> tuple[Condition, ...]:
     conditions: dict[str, Condition | None] = {condition.type: condition for condition in status.conditions}
-    for kind, wanted in draft.items():
-        before = conditions.get(kind)
-        if wanted is None:
-            conditions[kind] = None
-            continue
-        state, reason, message = wanted
-        since = before.last_transition_time if before is not None and before.status == state else now
-        conditions[kind] = Condition.model_validate(
-            {
-                "type": str(kind),
-                "status": state,
-                "reason": reason,
-                "message": message[:MAX_MESSAGE],
-                "last_transition_time": since,
-                "observed_generation": generation,
-            }
-        )
+    for kind, statement in draft.items():
+        conditions[kind] = _condition(kind, statement, conditions.get(kind), generation, now) if statement else None
     known = [conditions.pop(kind, None) for kind in ConditionType]
     return tuple(condition for condition in (*known, *conditions.values()) if condition is not None)
+
+
+def _condition(
+    kind: ConditionType, statement: _Statement, before: Condition | None, generation: int, now: datetime
+) -> Condition:
+    changed = before is None or before.status != statement.status
+    return Condition(
+        type=str(kind),
+        status=statement.status,
+        reason=statement.reason,
+        message=statement.message[:MAX_MESSAGE],
+        last_transition_time=now if changed or before is None else before.last_transition_time,
+        observed_generation=generation,
+    )

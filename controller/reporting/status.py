@@ -4,6 +4,7 @@ Pure: no I/O, no clock. Each function takes the status as it is and returns the 
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from statistics import median_low
 
@@ -29,7 +30,7 @@ from controller.errors import ScanError
 from controller.outcome import Outcome, Recovered, Result
 from controller.reporting.conditions import Findings, conditions, conditions_of_invalid
 from controller.reporting.summary import count_reasons, summary
-from controller.reporting.totals import settle
+from controller.reporting.totals import update_totals
 from controller.schedule import Plan, fingerprint, request_token
 from controller.videos import shown
 
@@ -45,13 +46,13 @@ def after_scan(status: PolicyStatus, policy: Policy, outcome: Outcome, plan: Pla
         now: When it was done.
     """
     findings = Findings(outcome.stuck is not None, outcome.deployment, outcome.error)
-    settlement = settle(status, outcome)
-    record = _record(outcome, settlement.settled, now)
+    update = update_totals(status, outcome)
+    record = _record(outcome, update.confirmations, now)
     changes: dict[str, object] = {
         "last_scan": LastScan(**dict(record), decisions=_decision_records(outcome.results)),
         "history": (record, *status.history)[: policy.spec.history_limit],
-        "totals": settlement.totals.model_copy(update={"scans": status.totals.scans + 1}),
-        "counted": settlement.counted,
+        "totals": update.totals.model_copy(update={"scans": status.totals.scans + 1}),
+        "recovery_cursor": update.cursor,
         "quarantine": _quarantine(status.quarantine, outcome),
         "ramp_up": _ramp_up(status.ramp_up, policy, outcome),
         "conditions": conditions(status, policy, findings, summary(outcome), plan, now=now),
@@ -76,7 +77,7 @@ def after_check(status: PolicyStatus, policy: Policy, findings: Findings, plan: 
         "conditions": conditions(status, policy, findings, message, plan, now=now),
         "observed_generation": policy.generation,
         # Whatever is created from now on counts, also by a first scan that is killed before it can say so.
-        "counted": status.counted or RecoveryCursor(created_until=now, ended_until=now),
+        "recovery_cursor": status.recovery_cursor or RecoveryCursor(created_until=now, ended_until=now),
         **_planned(status, policy, plan),
     }
     return status.model_copy(update=changes)
@@ -116,14 +117,14 @@ def newly_quarantined(status: PolicyStatus, policy: Policy, outcome: Outcome) ->
         policy: The policy that was scanned.
         outcome: How the scan ended.
     """
-    seen, before = outcome.seen, status.quarantine or Quarantine()
-    if seen is None or outcome.request.video_ids:
+    snapshot, before = outcome.snapshot, status.quarantine or Quarantine()
+    if snapshot is None or outcome.request.video_ids:
         return []
     unknown = [skip for skip in _quarantined(outcome) if skip.video_id not in before.videos]
-    if before.count <= len(before.videos) or status.counted is None:
+    if before.count <= len(before.videos) or status.recovery_cursor is None:
         return unknown
-    horizon = status.counted.ended_until - policy.spec.stuck.recent_run_window
-    ended = {video_id: recoveries[-1].last_sign for video_id, recoveries in seen.recoveries.items()}
+    horizon = status.recovery_cursor.ended_until - policy.spec.stuck.recent_run_window
+    ended = {video_id: recoveries[-1].last_sign for video_id, recoveries in snapshot.recoveries.items()}
     return [skip for skip in unknown if (ended[skip.video_id] or horizon) > horizon]
 
 
@@ -134,7 +135,7 @@ def _quarantined(outcome: Outcome) -> list[Skip]:
 
 def _quarantine(before: Quarantine | None, outcome: Outcome) -> Quarantine | None:
     """Who is quarantined after a scan; one that did not see all videos only knows whom it released."""
-    if outcome.stuck is None or outcome.request.video_ids or (outcome.stuck and outcome.seen is None):
+    if outcome.stuck is None or outcome.request.video_ids or (outcome.stuck and outcome.snapshot is None):
         released = {result.video_id for result in outcome.recovered if result.released}
         if before is None or not released:
             return before
@@ -160,7 +161,7 @@ def _ramp_up(before: int | None, policy: Policy, outcome: Outcome) -> int | None
     return before * 2 if before * 2 < policy.spec.limits.per_scan else None
 
 
-def _record(outcome: Outcome, settled: Confirmations | None, now: datetime) -> ScanRecord:
+def _record(outcome: Outcome, confirmations: Confirmations | None, now: datetime) -> ScanRecord:
     counts = Counter(type(result) for result in outcome.results)
     return ScanRecord(
         trigger=outcome.request.trigger,
@@ -170,15 +171,15 @@ def _record(outcome: Outcome, settled: Confirmations | None, now: datetime) -> S
         recovered=counts[Recovered],
         skipped=counts[Skip],
         failed=counts[Failure],
-        waited=_waited(outcome),
-        settled=settled,
+        wait_time=_wait_time(outcome),
+        confirmations=confirmations,
         reasons=count_reasons(outcome.results),
         error=outcome.error.message[:MAX_MESSAGE] if outcome.error else None,
         video=shown(", ".join(outcome.request.video_ids)) or None,
     )
 
 
-def _decision_records(results: list[Result]) -> tuple[DecisionRecord, ...]:
+def _decision_records(results: Sequence[Result]) -> tuple[DecisionRecord, ...]:
     return tuple(_decision_record(result) for result in sorted(results, key=_rank)[:MAX_DECISIONS])
 
 
@@ -202,7 +203,7 @@ def _decision_record(result: Result) -> DecisionRecord:
     return DecisionRecord(video=result.video_id, decision="Failed", reason=result.reason, message=message)
 
 
-def _waited(outcome: Outcome) -> WaitTime | None:
+def _wait_time(outcome: Outcome) -> WaitTime | None:
     waits = [outcome.started - recovered.video.created_at for recovered in outcome.recovered]
     if not waits:
         return None

@@ -38,7 +38,7 @@ def describe_quarantined(skips: Sequence[Skip]) -> str:
     )
 
 
-def count_reasons(results: list[Result]) -> dict[str, int]:
+def count_reasons(results: Sequence[Result]) -> dict[str, int]:
     """How many videos were skipped or failed, by reason, in the order of the alphabet."""
     counts = Counter(str(result.reason) for result in results if not isinstance(result, Recovered))
     return dict(sorted(counts.items()))

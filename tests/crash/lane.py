@@ -11,7 +11,6 @@ from typing import Any
 from kubernetes import client, config
 
 from controller.api.names import GROUP, PLURAL, REQUESTED_AT, VERSION
-from controller.operator.settings import FINALIZER
 from devstack import ControlPlane, Prefect, Supabase
 from tests import secrets
 from tests.crash import dying
@@ -57,8 +56,7 @@ class Lane:
             "prefect": {"deployment": self.deployment.full_name, "flows": [self.flow]},
         }
         body = manifest(**merge(own, spec))
-        # With kopf's finalizer on it from the start, nobody but the controller's own clients writes to it.
-        body["metadata"] = {"name": name, "namespace": self.name, "finalizers": [FINALIZER]}
+        body["metadata"] = {"name": name, "namespace": self.name}
         return body
 
     def create(self, body: dict[str, Any]) -> None:

@@ -84,9 +84,9 @@ def test_a_request_recovers_stuck_videos_and_a_second_one_triggers_nothing(names
 
     first, second = namespace.request(), namespace.request()
 
-    assert first["lastScan"] | {"startTime": "", "completionTime": "", "decisions": [], "waited": {}} == {
+    assert first["lastScan"] | {"startTime": "", "completionTime": "", "decisions": [], "waitTime": {}} == {
         "trigger": "Request",
-        "waited": {},
+        "waitTime": {},
         "startTime": "",
         "completionTime": "",
         "found": 3,

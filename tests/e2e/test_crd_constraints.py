@@ -663,8 +663,8 @@ STATUS: Manifest = {
         "recovered": 5,
         "skipped": 6,
         "failed": 1,
-        "waited": {"median": "25m", "longest": "1h5m"},
-        "settled": {"confirmed": 8, "failed": 1},
+        "waitTime": {"median": "25m", "longest": "1h5m"},
+        "confirmations": {"confirmed": 8, "failed": 1},
         "reasons": {"ActiveFlowRun": 6, "InvalidRow": 1},
         "error": "Prefect took too long.",
         "video": "42",
@@ -682,9 +682,9 @@ STATUS: Manifest = {
     "quarantine": {"count": 1, "videos": ["43"]},
     "rampUp": 50,
     "totals": {"scans": 3, "recovered": 9, "confirmed": 8, "failed": 1},
-    "counted": {
+    "recoveryCursor": {
         "createdUntil": "2026-01-01T10:00:07.123456Z",
-        "already": 2,
+        "countedLater": 2,
         "endedUntil": "2026-01-01T10:00:02.000000Z",
     },
     "history": [

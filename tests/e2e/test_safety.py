@@ -40,7 +40,7 @@ def events(namespace: Namespace, reason: str) -> list[str]:
 def test_totals_say_which_recoveries_worked(namespace, controller, supabase):
     works, fails, goes_on = stuck_videos(supabase, 3)
     namespace.apply(**AT_ONCE)
-    waited = namespace.request()["lastScan"]["waited"]
+    waited = namespace.request()["lastScan"]["waitTime"]
     is_ready(namespace, works)
     ends(namespace, fails, "FAILED")
 
@@ -48,7 +48,7 @@ def test_totals_say_which_recoveries_worked(namespace, controller, supabase):
 
     assert waited["median"].startswith("1h"), "the videos were created an hour ago"
     assert second["totals"] == {"scans": 2, "recovered": 3, "confirmed": 1, "failed": 1}
-    assert second["lastScan"]["settled"] == {"confirmed": 1, "failed": 1}
+    assert second["lastScan"]["confirmations"] == {"confirmed": 1, "failed": 1}
     assert second["lastScan"]["reasons"] == {"ActiveFlowRun": 1, "BackingOff": 1}
 
     is_ready(namespace, goes_on, fails)
@@ -57,7 +57,7 @@ def test_totals_say_which_recoveries_worked(namespace, controller, supabase):
     third = namespace.request()
 
     assert third["totals"] == {"scans": 3, "recovered": 3, "confirmed": 2, "failed": 1}
-    assert third["history"][0]["settled"] == {"confirmed": 1, "failed": 0}
+    assert third["history"][0]["confirmations"] == {"confirmed": 1, "failed": 0}
     assert len(supabase.requests) == 1, "a scan with nothing stuck asks once, also where it settles recoveries"
 
 

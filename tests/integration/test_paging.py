@@ -140,15 +140,15 @@ async def test_looks_again_at_every_video_although_answers_are_cut_after_seven(p
 
 async def test_loses_none_while_rows_leave_and_appear_between_two_pages(parts):
     videos = [stuck_videos(parts.supabase, 1, created_at=ago(minutes=300 - n // 4))[0] for n in range(100)]
-    appeared: list[str] = []
+    new_flow_runs: list[str] = []
 
     def change() -> None:
         parts.supabase.execute("delete from captionacc.videos where id = any(%s::uuid[])", [videos[:10]])
         parts.supabase.execute(
             "update captionacc.videos set status = 'ready' where id = any(%s::uuid[])", [[*videos[10:25], *videos[90:]]]
         )
-        appeared.extend(stuck_videos(parts.supabase, 5, created_at=ago(minutes=400)))
-        appeared.extend(stuck_videos(parts.supabase, 5, created_at=ago(minutes=200)))
+        new_flow_runs.extend(stuck_videos(parts.supabase, 5, created_at=ago(minutes=400)))
+        new_flow_runs.extend(stuck_videos(parts.supabase, 5, created_at=ago(minutes=200)))
 
     parts.to_supabase.treat(proxy.before(change), candidates, after=3, times=1)
 
@@ -157,8 +157,8 @@ async def test_loses_none_while_rows_leave_and_appear_between_two_pages(parts):
 
     assert outcome.error is None
     # Read before the change were 21 rows, of which none is left; the older ones that appeared come the next time.
-    assert sorted(recovered(outcome)) == sorted([*videos[25:90], *appeared[5:]])
-    assert sorted(recovered(again)) == sorted(appeared[:5])
+    assert sorted(recovered(outcome)) == sorted([*videos[25:90], *new_flow_runs[5:]])
+    assert sorted(recovered(again)) == sorted(new_flow_runs[:5])
     assert parts.prefect.count_flow_runs() == 75
 
 

@@ -73,16 +73,16 @@ async def storage(url: str, key: str, bucket: str = BUCKET) -> AsyncIterator[Sup
         yield opened
 
 
-async def complete(supabase: Supabase, between: Proxy, paths: list[str] = PATHS) -> set[str]:
+async def existing_files(supabase: Supabase, between: Proxy, paths: list[str] = PATHS) -> set[str]:
     async with storage(between.url, supabase.secret_key) as opened:
-        return await opened.complete(paths)
+        return await opened.existing_files(paths)
 
 
 async def failed(supabase: Supabase, between: Proxy, *, key: str = "", bucket: str = BUCKET) -> ScanError:
     """The error of a question that fails, after a look that nothing of an answer hangs on to it."""
     async with storage(between.url, key or supabase.secret_key, bucket) as opened:
         with pytest.raises(ScanError) as caught:
-            await opened.complete(PATHS)
+            await opened.existing_files(PATHS)
     error = caught.value
     shown = "\n".join([*traceback.format_exception(error), repr(error.__dict__), repr(error.args)])
     assert not [part for part in IN_A_TOKEN if part in shown]
@@ -120,7 +120,7 @@ def error_body(status: object, message: str = "no reason") -> dict[str, object]:
 
 
 async def test_finds_the_files_that_are_complete(supabase, between):
-    assert await complete(supabase, between) == set(THERE)
+    assert await existing_files(supabase, between) == set(THERE)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ async def test_finds_the_files_that_are_complete(supabase, between):
 async def test_finds_a_file_whatever_its_path_holds(path, supabase, between):
     supabase.upload(BUCKET, path)
 
-    assert await complete(supabase, between, [f"{path}x", path, f"x{path}"]) == {path}
+    assert await existing_files(supabase, between, [f"{path}x", path, f"x{path}"]) == {path}
 
 
 @pytest.mark.parametrize(("paths", "requests"), [(0, 0), (1, 2), (1000, 2), (1001, 3), (2500, 4)])
@@ -146,13 +146,13 @@ async def test_asks_for_a_thousand_files_at_once(paths, requests, supabase, betw
     asked = [f"tenant/{number:04}.mp4" for number in range(paths)]
     supabase.upload_many(BUCKET, asked[::2])
 
-    assert await complete(supabase, between, asked) == set(asked[::2])
+    assert await existing_files(supabase, between, asked) == set(asked[::2])
     assert len(between.requests) == requests
     assert between.count(BUCKETS) == min(requests, 1)
 
 
 async def test_asks_once_for_a_file_of_several_videos(supabase, between):
-    assert await complete(supabase, between, PATHS * 1000) == set(THERE)
+    assert await existing_files(supabase, between, PATHS * 1000) == set(THERE)
     assert [len(request.json()["paths"]) for request in between.requests if SIGNING(request)] == [3]
 
 
@@ -169,7 +169,7 @@ async def test_shares_one_client_with_the_table(supabase, between):
     async with open_supabase(between.url, supabase.service_role_key, spec) as (table, opened):
         assert opened is not None
         assert await table.still_stuck([video]) == {video}
-        assert await opened.complete(PATHS) == set(THERE)
+        assert await opened.existing_files(PATHS) == set(THERE)
         assert await table.still_stuck([video]) == {video}
 
 
@@ -279,7 +279,7 @@ async def test_says_that_storage_refuses_a_key(key, supabase, between):
 @pytest.mark.parametrize("key", [lambda s: s.service_role_key, lambda s: s.secret_key], ids=["legacy", "new"])
 async def test_sends_a_legacy_key_in_both_headers_and_a_new_one_only_as_apikey(key, supabase, between):
     async with storage(between.url, key(supabase)) as opened:
-        assert await opened.complete(PATHS) == set(THERE)
+        assert await opened.existing_files(PATHS) == set(THERE)
 
     bearer = None if key(supabase).startswith("sb_") else f"Bearer {key(supabase)}"
     sent = [(request.headers["apikey"], request.headers.get("Authorization")) for request in between.requests]
@@ -380,7 +380,7 @@ async def test_says_nothing_of_the_first_files_when_the_last_question_fails(supa
 
     async with storage(between.url, supabase.secret_key) as opened:
         with pytest.raises(ServiceError) as caught:
-            await opened.complete(paths)
+            await opened.existing_files(paths)
 
     assert caught.value.reason is ErrorReason.SERVER_ERROR
 
@@ -404,7 +404,7 @@ async def test_says_nothing_of_the_first_files_when_the_last_question_fails(supa
 async def test_asks_again_after_a_failure_that_passes(treatment, where, supabase, between):
     between.treat(treatment, where, times=1)
 
-    assert await complete(supabase, between) == set(THERE)
+    assert await existing_files(supabase, between) == set(THERE)
     assert between.count(where) == 2
 
 

@@ -11,6 +11,7 @@ from controller.decisions.facts import Facts
 from controller.flow_runs import FlowRunIndex
 from controller.schedule import ScanRequest, Trigger
 from controller.videos import Video, is_stuck
+from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, NOW
 
 SCHEDULED = ScanRequest(Trigger.SCHEDULE, NOW)
@@ -22,9 +23,11 @@ def by_name(video_id: str = "v1") -> ScanRequest:
     return ScanRequest(Trigger.REQUEST, token="t", video_ids=(video_id,))
 
 
-def known(**facts: Any) -> Facts:
+def known(spec: PolicySpec | None = None, *, now: datetime = NOW, **facts: Any) -> Facts:
     """The facts of a scan; what is not given is as quiet as can be."""
     return Facts(
+        spec or policy().spec,
+        now,
         facts.get("request", SCHEDULED),
         FlowRunIndex(facts.get("runs", ())),
         facts.get("deployment", DEPLOYMENT),
@@ -36,7 +39,7 @@ def known(**facts: Any) -> Facts:
 
 def conclude(videos: Iterable[Video], spec: PolicySpec, *, now: datetime = NOW, **facts: Any) -> list[Decision]:
     """As a scan does: keep what is stuck, then decide."""
-    return decide([each for each in videos if is_stuck(each, spec.stuck, now=now)], known(**facts), spec, now=now)
+    return decide([each for each in videos if is_stuck(each, spec.stuck, now=now)], known(spec, now=now, **facts))
 
 
 def said(decision: Decision) -> str:

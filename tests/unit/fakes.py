@@ -18,9 +18,7 @@ from controller.api.policy import Columns
 from controller.decisions.decision import Recover
 from controller.errors import ErrorReason, Service, ServiceError
 from controller.flow_runs import ENDED, Deployment, FlowRun, Recoveries, Recovery, StateType, idempotency_key
-from controller.outcome import Outcome
-from controller.ports import Clients, Created
-from controller.scan import Reporter
+from controller.ports import Clients, CreatedRun
 from controller.videos import Row, Video, read_rows, same_id
 
 T = TypeVar("T")
@@ -179,8 +177,8 @@ class FakeStore:
     async def check(self) -> None:
         self.world.step("check_bucket")
 
-    async def complete(self, paths: Sequence[str]) -> set[str]:
-        self.world.step("complete", list(paths))
+    async def existing_files(self, paths: Sequence[str]) -> set[str]:
+        self.world.step("existing_files", list(paths))
         return self.world.files & set(paths)
 
 
@@ -222,8 +220,8 @@ class FakeServer:
         self.world.step("flow_runs", ended_since)
         return self._new()
 
-    async def appeared(self) -> list[FlowRun]:
-        self.world.step("appeared")
+    async def new_flow_runs(self) -> list[FlowRun]:
+        self.world.step("new_flow_runs")
         return self._new()
 
     def _new(self) -> list[FlowRun]:
@@ -236,29 +234,19 @@ class FakeServer:
             video_id: self.world.recoveries[video_id] for video_id in video_ids if video_id in self.world.recoveries
         }
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
+    def creation_lock(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
-    async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
+    async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[CreatedRun]:
         self.world.step("create")
         self.world.batches.append([decision.video.id for decision in batch])
         for decision in batch:
             self.world.step("answer")
             if decision.video.id in self.world.refused:
-                yield Created(None, self.world.refused[decision.video.id])
+                yield CreatedRun(decision, None, self.world.refused[decision.video.id])
             else:
                 self.world.created.append(decision.video.id)
-                yield Created(f"new-run-of-{decision.video.id}")
-
-
-@dataclass
-class Collected(Reporter):
-    """A reporter that keeps the outcomes."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    async def report(self, policy: Policy, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
+                yield CreatedRun(decision, f"new-run-of-{decision.video.id}")
 
 
 # A server on the loopback interface that answers what it is told to

@@ -26,10 +26,10 @@ from controller.flow_runs import (
     is_recovery,
 )
 from controller.outcome import Outcome
-from controller.ports import Clients, Created
+from controller.ports import Clients, CreatedRun
 from controller.reporting.conditions import Findings
 from controller.reporting.status import after_check, after_scan, newly_quarantined
-from controller.scan import Reporter, run_scan
+from controller.scan import run_scan
 from controller.schedule import Plan, ScanRequest, Trigger
 from controller.videos import Row, same_id
 from tests.unit.fakes import DEPLOYMENT, NOW, STATUS_SCHEMA, violations
@@ -201,7 +201,7 @@ class _Store:
     async def check(self) -> None:
         self.world.question()
 
-    async def complete(self, paths: Sequence[str]) -> set[str]:
+    async def existing_files(self, paths: Sequence[str]) -> set[str]:
         self.world.question()
         return self.world.files & set(paths)
 
@@ -226,7 +226,7 @@ class _Server:
         self.seen = len(self.world.appeared)
         return [run for run in self.world.runs.values() if run.active or (run.end_time and run.end_time >= ended_since)]
 
-    async def appeared(self) -> list[FlowRun]:
+    async def new_flow_runs(self) -> list[FlowRun]:
         self.world.question()
         new, self.seen = self.world.appeared[self.seen :], len(self.world.appeared)
         return [self.world.runs[run_id] for run_id in new]
@@ -252,10 +252,10 @@ class _Server:
         self.world.question()
         return [self.world.runs[run.id] for run in runs]
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
+    def creation_lock(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
-    async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
+    async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[CreatedRun]:
         together = [list(batch)] if self.world.bulk else [[decision] for decision in batch]
         # The question before this one has to be the last look: a scan can know of all runs that were there then.
         known_until = self.world.had_appeared[-1]
@@ -265,8 +265,8 @@ class _Server:
             self.world.question()  # the database was locked for all others, and the batch is sent again
             created = [self._create(decision, known_until) for decision in decisions]
             self.world.question()  # an answer may be lost
-            for run_id in created:
-                yield Created(run_id)
+            for decision, run_id in zip(decisions, created, strict=True):
+                yield CreatedRun(decision, run_id)
 
     async def created_until(self, run_ids: Sequence[str]) -> datetime | None:
         self.world.question()
@@ -287,7 +287,7 @@ class _Server:
 
 
 @dataclass
-class Controller(Reporter):
+class Controller:
     """One controller with one policy: scans, and keeps the status as the API server would.
 
     Attributes:
@@ -309,21 +309,21 @@ class Controller(Reporter):
         trigger = Trigger.REQUEST if video_id is not None else Trigger.SCHEDULE
         named = (video_id,) if video_id is not None else ()
         request = ScanRequest(trigger, video_ids=named, allowance=self.status.ramp_up)
+        scan = run_scan(self.policy, request, self.world, now=self.world.now, stop=asyncio.Event())
         try:
-            return asyncio.run(
-                run_scan(self.policy, request, self.world, self, now=self.world.now, stop=asyncio.Event())
-            )
+            outcome = asyncio.run(scan)
+            self._report(outcome)
         except KilledError:
             return None
         finally:
             self.world.happens = {}
+        return outcome
 
-    async def report(self, policy: Policy, outcome: Outcome) -> None:
-        """See `controller.scan.Reporter`."""
+    def _report(self, outcome: Outcome) -> None:
         with suppress(ScanError):  # it may be killed here, but there is no service to fail
             self.world.question()
-        self.announced += [skip.video_id for skip in newly_quarantined(self.status, policy, outcome)]
-        self._write(after_scan(self.status, policy, outcome, Plan(outcome.request, None), now=self.world.now))
+        self.announced += [skip.video_id for skip in newly_quarantined(self.status, self.policy, outcome)]
+        self._write(after_scan(self.status, self.policy, outcome, Plan(outcome.request, None), now=self.world.now))
 
     def _write(self, status: PolicyStatus) -> None:
         manifest = status.to_manifest()

@@ -22,7 +22,7 @@ REPLACE = {**REPORT, "abandonedRunAction": "Replace"}
 AT_WORK = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
 REPLACING = [
     *["connect", "candidates", "deployment", "flow_runs", "heartbeats", "recoveries"],
-    *["still_stuck", "appeared", "cancel", "still_stuck", "appeared", "create", "created_until"],
+    *["still_stuck", "new_flow_runs", "cancel", "still_stuck", "new_flow_runs", "create", "created_until"],
 ]
 
 
@@ -224,7 +224,7 @@ async def test_looks_once_at_a_batch_without_abandoned_runs():
 
     await scan(world, stuck=REPLACE)
 
-    assert world.steps.count("still_stuck") == world.steps.count("appeared") == 1
+    assert world.steps.count("still_stuck") == world.steps.count("new_flow_runs") == 1
 
 
 # What stops no run
@@ -291,7 +291,7 @@ async def test_stops_no_run_once_the_scan_is_to_stop():
 
 async def test_leaves_alone_a_video_for_which_a_run_appeared_while_the_old_one_stopped():
     world = World(rows(2), runs=[silent()])
-    world.on["appeared", 2] = lambda: world.runs.append(flow_run("v0000", "PENDING", created=timedelta(0)))
+    world.on["new_flow_runs", 2] = lambda: world.runs.append(flow_run("v0000", "PENDING", created=timedelta(0)))
 
     outcome = await scan(world, stuck=REPLACE)
 

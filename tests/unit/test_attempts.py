@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.api.policy import Retry
-from controller.decisions.attempts import JITTER_SHARE, counted, next_attempt, next_try_at, released_at, used_up
+from controller.decisions.attempts import (
+    JITTER_SHARE,
+    attempts_that_count,
+    next_attempt,
+    next_try_at,
+    released_at,
+    used_up,
+)
 from controller.decisions.decision import Skip, SkipReason
 from controller.flow_runs import RELEASED, FlowRun, Recovery
 from tests.support import policy
@@ -56,7 +63,7 @@ def test_the_next_attempt_is_behind_the_highest_whatever_their_order_and_gaps():
 def test_an_attempt_that_counts_no_more_keeps_its_ordinal():
     long_ago = earlier(crashed(timedelta(days=9)), crashed(timedelta(days=8)))
 
-    assert counted(long_ago, retry(), now=NOW) == ()
+    assert attempts_that_count(long_ago, retry(), now=NOW) == ()
     assert next_attempt(long_ago) == 3
 
 
@@ -88,7 +95,7 @@ def test_but_for_the_jitter_the_wait_doubles_exactly():
 def test_attempts_out_of_the_window_do_not_lengthen_the_wait():
     recent = crashed(timedelta(0), attempt=4)
     runs = [crashed(timedelta(days=9 - n)) for n in range(3)] + [recent]
-    counting = counted(earlier(*runs), retry(), now=NOW)
+    counting = attempts_that_count(earlier(*runs), retry(), now=NOW)
 
     assert next_try_at("v1", counting, retry()) == next_try_at("v1", (Recovery(4, recent),), retry())
 
@@ -209,20 +216,20 @@ def test_never_waits_longer_than_the_policy_says_nor_much_shorter(video_id, coun
 def test_an_attempt_counts_from_its_creation_for_as_long_as_the_window(created, counts):
     before = earlier(flow_run("v1", "CRASHED", ended=timedelta(0), created=created))
 
-    assert bool(counted(before, retry(), now=NOW)) is counts
+    assert bool(attempts_that_count(before, retry(), now=NOW)) is counts
 
 
 def test_an_attempt_of_unknown_times_counts():
     before = earlier(unknown_times())
 
-    assert counted(before, retry(), now=NOW) == before
+    assert attempts_that_count(before, retry(), now=NOW) == before
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED", "CRASHED", "RUNNING"])
 def test_an_attempt_counts_whatever_became_of_it(state):
     before = earlier(flow_run("v1", state, ended=None if state == "RUNNING" else HOUR))
 
-    assert counted(before, retry(), now=NOW) == before
+    assert attempts_that_count(before, retry(), now=NOW) == before
 
 
 @pytest.mark.parametrize(
@@ -238,14 +245,14 @@ def test_an_attempt_counts_whatever_became_of_it(state):
 def test_attempts_count_from_the_last_release_on(released, count):
     runs = [crashed((6 - n) * HOUR, tags=RELEASING if n in released else frozenset()) for n in range(1, 6)]
 
-    assert [each.attempt for each in counted(earlier(*runs), retry(), now=NOW)] == list(range(6 - count, 6))
+    assert [each.attempt for each in attempts_that_count(earlier(*runs), retry(), now=NOW)] == list(range(6 - count, 6))
 
 
 def test_a_release_out_of_the_window_still_hides_what_was_before_it():
     # The run before it may carry a later time, if its creation was slow.
     runs = [crashed(HOUR), crashed(100 * HOUR, tags=RELEASING), crashed(HOUR)]
 
-    assert [each.attempt for each in counted(earlier(*runs), retry(), now=NOW)] == [3]
+    assert [each.attempt for each in attempts_that_count(earlier(*runs), retry(), now=NOW)] == [3]
 
 
 # Used up
@@ -278,13 +285,13 @@ def test_when_the_window_releases_is_not_known_if_the_decisive_time_is_not():
 def test_a_video_is_released_exactly_when_it_says(ages, limit):
     rule = retry(maxAttempts=limit)
     before = earlier(*(crashed(timedelta(0), created=age * MINUTE) for age in sorted(ages, reverse=True)))
-    if not used_up(counted(before, rule, now=NOW), rule):
+    if not used_up(attempts_that_count(before, rule, now=NOW), rule):
         return
-    release = released_at(counted(before, rule, now=NOW), rule)
+    release = released_at(attempts_that_count(before, rule, now=NOW), rule)
 
     assert release is not None
-    assert used_up(counted(before, rule, now=release - MICROSECOND), rule)
-    assert not used_up(counted(before, rule, now=release), rule)
+    assert used_up(attempts_that_count(before, rule, now=release - MICROSECOND), rule)
+    assert not used_up(attempts_that_count(before, rule, now=release), rule)
 
 
 # Quarantine

@@ -9,7 +9,7 @@ from controller.api.policy import PolicySpec
 from controller.decisions.checks import CHECKS
 from controller.decisions.decide import decide
 from controller.decisions.decision import Failure, Recover
-from controller.decisions.explain import Step, steps_of_checks, steps_of_row, why_not_stuck
+from controller.decisions.explain import Step, explain_checks, explain_row, why_not_stuck
 from controller.flow_runs import FlowRun
 from tests.support import policy
 from tests.unit.deciding import known
@@ -25,18 +25,18 @@ def spec(**changes: Any) -> PolicySpec:
 
 
 def of_row(changes: dict[str, Any] | None = None, **columns: Any) -> list[Step]:
-    return steps_of_row(row("v1", **columns), spec(**(changes or {})), now=NOW)[0]
+    return explain_row(row("v1", **columns), spec(**(changes or {})), now=NOW)[0]
 
 
 def of_checks(changes: dict[str, Any] | None = None, **facts: Any) -> list[Step]:
-    return steps_of_checks(video("v1"), known(**facts), spec(**(changes or {})), now=NOW)
+    return explain_checks(video("v1"), known(spec(**(changes or {})), **facts))
 
 
 # The row
 
 
 def test_says_what_the_row_of_a_stuck_video_holds():
-    steps, found = steps_of_row(row("v1", age=timedelta(hours=3, minutes=5, seconds=7)), spec(), now=NOW)
+    steps, found = explain_row(row("v1", age=timedelta(hours=3, minutes=5, seconds=7)), spec(), now=NOW)
 
     assert found is not None
     assert found.id == "v1"
@@ -136,7 +136,7 @@ def test_a_value_that_no_path_can_hold_is_said():
     ],
 )
 def test_the_first_objection_is_what_the_scan_decides(changes, facts):
-    [decision] = decide([video("v1")], known(**facts), spec(**changes), now=NOW)
+    [decision] = decide([video("v1")], known(spec(**changes), **facts))
     objections = [step.reason for step in of_checks(changes, **facts) if not step.passed]
 
     assert not isinstance(decision, Failure)

@@ -13,7 +13,7 @@ from controller.errors import ErrorReason, Service, ServiceError
 from tests.unit.fakes import NOW, Answer, Asked, in_jumping_time, in_turn, serving
 
 SECRET = "sb_secret_0123456789"
-CHANNEL = ServiceClient(Service.PREFECT, "PREFECT_API_URL", [SECRET, "", "hunter2"])
+CLIENT = ServiceClient(Service.PREFECT, "PREFECT_API_URL", [SECRET, "", "hunter2"])
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def at_once() -> Iterator[None]:
 
 async def ask(*answers: Answer) -> tuple[httpx.Response, list[Asked]]:
     """A request to a server that gives these answers, through `send`."""
-    async with serving(in_turn(*answers)) as (url, asked), CHANNEL.client(base_url=url) as client:
-        return await CHANNEL.send(lambda: client.get("/x")), asked
+    async with serving(in_turn(*answers)) as (url, asked), CLIENT.http_client(base_url=url) as client:
+        return await CLIENT.send(lambda: client.get("/x")), asked
 
 
 async def told(*answers: Answer) -> HttpError:
@@ -37,7 +37,7 @@ async def told(*answers: Answer) -> HttpError:
 
 async def failed(request: Any) -> ServiceError:
     with pytest.raises(ServiceError) as caught:
-        await CHANNEL.send(request)
+        await CLIENT.send(request)
     assert caught.value.service is Service.PREFECT
     return caught.value
 
@@ -64,19 +64,22 @@ async def test_tries_again_what_passes(at_once, status):
 async def test_does_not_try_again_what_does_not_pass(at_once, status):
     async with (
         serving(in_turn(Answer(status=status), Answer())) as (url, asked),
-        CHANNEL.client(base_url=url) as client,
+        CLIENT.http_client(base_url=url) as client,
     ):
         with pytest.raises(HttpError) as caught:
-            await CHANNEL.send(lambda: client.get("/"))
+            await CLIENT.send(lambda: client.get("/"))
 
     assert caught.value.status == status
     assert len(asked) == 1
 
 
 async def test_gives_up_after_so_many_attempts(at_once):
-    async with serving(in_turn(Answer(b"busy", status=503))) as (url, asked), CHANNEL.client(base_url=url) as client:
+    async with (
+        serving(in_turn(Answer(b"busy", status=503))) as (url, asked),
+        CLIENT.http_client(base_url=url) as client,
+    ):
         with pytest.raises(HttpError) as caught:
-            await CHANNEL.send(lambda: client.get("/"))
+            await CLIENT.send(lambda: client.get("/"))
 
     assert len(asked) == ATTEMPTS
     assert (caught.value.status, caught.value.text) == (503, "busy")
@@ -90,7 +93,7 @@ async def test_tries_an_answer_again_that_was_cut(at_once):
 
 
 async def test_an_answer_that_is_cut_each_time_is_no_answer(at_once):
-    async with serving(in_turn(Answer(b"12345", cut=1))) as (url, asked), CHANNEL.client(base_url=url) as client:
+    async with serving(in_turn(Answer(b"12345", cut=1))) as (url, asked), CLIENT.http_client(base_url=url) as client:
         error = await failed(lambda: client.get("/"))
 
     assert error.reason is ErrorReason.UNREACHABLE
@@ -120,7 +123,7 @@ async def test_a_connection_that_is_refused_is_tried_again(at_once):
             raise httpx.ConnectError("refused")
         return "answer"
 
-    assert await CHANNEL.send(request) == "answer"
+    assert await CLIENT.send(request) == "answer"
 
 
 def waits(error: Exception) -> float:
@@ -133,7 +136,7 @@ def waits(error: Exception) -> float:
             raise outcome
         return outcome
 
-    answer, seconds = in_jumping_time(lambda: CHANNEL.send(request))
+    answer, seconds = in_jumping_time(lambda: CLIENT.send(request))
     assert answer == "answer"
     return seconds
 
@@ -159,7 +162,7 @@ def test_waits_a_moment_where_the_service_asks_for_nothing():
 def test_a_service_counts_as_down_after_about_15_seconds():
     async def attempt() -> None:
         with pytest.raises(HttpError):
-            await CHANNEL.send(raise_(HttpError(503, "")))
+            await CLIENT.send(raise_(HttpError(503, "")))
 
     _, seconds = in_jumping_time(attempt)
 
@@ -195,16 +198,16 @@ async def test_reads_how_long_to_wait(header, seconds):
         (401, ErrorReason.UNAUTHORIZED, "; check the key beside PREFECT_API_URL"),
         (403, ErrorReason.FORBIDDEN, "; the key beside PREFECT_API_URL has no right to this"),
         (404, ErrorReason.NOT_FOUND, "; check PREFECT_API_URL"),
-        (408, ErrorReason.TIMED_OUT, ""),
+        (408, ErrorReason.TIMED_OUT, "; see whether it runs, and whether PREFECT_API_URL leads there"),
         (422, ErrorReason.UNEXPECTED_ANSWER, ""),
-        (429, ErrorReason.RATE_LIMITED, ""),
-        (500, ErrorReason.SERVER_ERROR, ""),
-        (503, ErrorReason.SERVER_ERROR, ""),
-        (599, ErrorReason.SERVER_ERROR, ""),
+        (429, ErrorReason.RATE_LIMITED, "; try again in a minute"),
+        (500, ErrorReason.SERVER_ERROR, "; its log tells more"),
+        (503, ErrorReason.SERVER_ERROR, "; its log tells more"),
+        (599, ErrorReason.SERVER_ERROR, "; its log tells more"),
     ],
 )
 def test_a_refusal_has_a_reason_and_a_hint(status, reason, hint):
-    error = CHANNEL.refused(HttpError(status, "no"))
+    error = CLIENT.refused(HttpError(status, "no"))
 
     assert error.reason is reason
     assert error.message == f"Prefect answered {status}: no{hint}"
@@ -212,7 +215,7 @@ def test_a_refusal_has_a_reason_and_a_hint(status, reason, hint):
 
 
 def test_a_refusal_without_a_text_says_so():
-    assert CHANNEL.refused(HttpError(500, "")).message == "Prefect answered 500: nothing"
+    assert CLIENT.refused(HttpError(500, "")).message == "Prefect answered 500: nothing; its log tells more"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +250,7 @@ async def test_a_redirect_is_not_followed_and_says_what_to_write():
 async def test_a_body_that_cannot_be_unpacked_is_an_unexpected_answer(at_once):
     async with (
         serving(in_turn(Answer(b"no gzip", headers={"Content-Encoding": "gzip"}))) as (url, _),
-        CHANNEL.client(base_url=url) as client,
+        CLIENT.http_client(base_url=url) as client,
     ):
         error = await failed(lambda: client.get("/"))
 
@@ -257,7 +260,7 @@ async def test_a_body_that_cannot_be_unpacked_is_an_unexpected_answer(at_once):
 async def test_a_client_drops_the_header_it_is_told_to():
     async with (
         serving(in_turn(Answer({}))) as (url, asked),
-        CHANNEL.client(base_url=url, headers={"Authorization": "x", "apikey": "y"}, drop="Authorization") as client,
+        CLIENT.http_client(base_url=url, headers={"Authorization": "x", "apikey": "y"}, drop="Authorization") as client,
     ):
         await client.get("/")
 
@@ -274,13 +277,13 @@ async def test_a_key_in_an_answer_is_hidden(secret):
 
     assert error.text == "unknown key ***!"
     assert secret not in str(error)
-    assert secret not in CHANNEL.refused(error).message
+    assert secret not in CLIENT.refused(error).message
 
 
 def test_a_key_is_hidden_also_where_the_text_is_cut():
     text = "x" * (MAX_ANSWER_SHOWN - 5) + SECRET
 
-    assert "sb_se" not in CHANNEL.clean(text)
+    assert "sb_se" not in CLIENT.clean(text)
 
 
 def test_of_two_keys_of_which_one_begins_with_the_other_nothing_stays():
@@ -304,7 +307,7 @@ async def test_a_key_in_an_error_of_the_http_client_is_hidden(at_once, error):
 
 
 def test_a_key_in_an_unexpected_answer_is_hidden():
-    assert CHANNEL.unexpected(f"<html>{SECRET}</html>").message == (
+    assert CLIENT.unexpected(f"<html>{SECRET}</html>").message == (
         "Prefect answered what it never does: <html>***</html>; does PREFECT_API_URL lead there?"
     )
 
@@ -319,4 +322,4 @@ def test_a_key_in_an_unexpected_answer_is_hidden():
     ],
 )
 def test_an_answer_is_shown(text, shown):
-    assert CHANNEL.clean(text) == shown
+    assert CLIENT.clean(text) == shown

@@ -15,7 +15,7 @@ from controller.adapters.prefect.server import KEYS_ASKED, OVERLAP, PrefectServe
 from controller.decisions.decision import Recover
 from controller.errors import ConfigurationError, ErrorReason, ServiceError
 from controller.flow_runs import ACTIVE, ENDED, Deployment, StateType, idempotency_key
-from controller.ports import Created
+from controller.ports import CreatedRun
 from tests.support import DEPLOYMENT as DEPLOYMENT_NAME
 from tests.support import policy
 from tests.unit.fakes import NOW, SECOND, Answer, Asked, serving, video
@@ -367,9 +367,9 @@ async def test_looks_for_new_runs_from_shortly_before_the_index_by_the_servers_c
     async with world.open() as server:
         await server.flow_runs(ended_since=HORIZON)
         world.date = NOW
-        await server.appeared()
+        await server.new_flow_runs()
         first = asked_since(world)
-        await server.appeared()
+        await server.new_flow_runs()
 
     assert timedelta(0) <= (NOW - timedelta(hours=3) - OVERLAP) - first < 2 * SECOND
     assert timedelta(0) <= (NOW - OVERLAP) - asked_since(world) < 2 * SECOND
@@ -383,7 +383,7 @@ async def test_looks_for_new_runs_from_the_horizon_on_where_the_server_tells_no_
             world.answers["/filter"] = [Answer([], headers={"Date": date})]
         await server.flow_runs(ended_since=HORIZON)
         world.answers.clear()
-        await server.appeared()
+        await server.new_flow_runs()
 
     assert asked_since(world) == HORIZON - OVERLAP
 
@@ -394,7 +394,7 @@ async def test_finds_new_runs_in_any_state():
         await server.flow_runs(ended_since=HORIZON)
         world.runs = [run("r1", start=1), run("r2", start=2, state="COMPLETED", ended=3)]
 
-        assert [each.id for each in await server.appeared()] == ["r1", "r2"]
+        assert [each.id for each in await server.new_flow_runs()] == ["r1", "r2"]
 
 
 async def test_finds_an_old_run_that_somebody_retries():
@@ -406,7 +406,7 @@ async def test_finds_an_old_run_that_somebody_retries():
             run("still waits", start=-3600, state="SCHEDULED", next_scheduled_start_time=written(-3600)),
         ]
 
-        assert [each.id for each in await server.appeared()] == ["retried"]
+        assert [each.id for each in await server.new_flow_runs()] == ["retried"]
 
 
 async def test_leaves_out_runs_of_its_own():
@@ -416,7 +416,7 @@ async def test_leaves_out_runs_of_its_own():
         await create(server, "v1")
         world.runs = [run("mine", start=1), run("other", start=1)]
 
-        assert [each.id for each in await server.appeared()] == ["other"]
+        assert [each.id for each in await server.new_flow_runs()] == ["other"]
 
 
 # Earlier recoveries
@@ -525,7 +525,7 @@ def created(*run_ids: str) -> Answer:
 LOCKED = Answer({"results": [{"status": "FAILED", "error": "(sqlite3.OperationalError) database is locked"}]})
 
 
-async def create(server: PrefectServer, *video_ids: str) -> list[Created]:
+async def create(server: PrefectServer, *video_ids: str) -> list[CreatedRun]:
     return [answer async for answer in server.create(DEPLOYMENT, [decision(video_id) for video_id in video_ids])]
 
 
@@ -538,7 +538,7 @@ async def test_creates_all_in_one_request_with_their_keys_and_tags():
     async with world.open(workQueue="recovery", tags=["recovery", "prod"]) as server:
         answers = await create(server, "v1", "v2")
 
-    assert answers == [Created("r1"), Created("r2")]
+    assert answers == [CreatedRun(decision("v1"), "r1"), CreatedRun(decision("v2"), "r2")]
     assert world.asked[0].target == "/deployments/d1/create_flow_run/bulk"
     assert [body["idempotency_key"] for body in world.asked[0].json] == [
         idempotency_key("f1", "v1", 1),
@@ -574,8 +574,8 @@ async def test_one_refused_run_is_told_with_what_prefect_says_and_the_others_are
     }
     async with StandIn(answers={"/bulk": [Answer(answer)]}).open() as server:
         assert await create(server, "v1", "v2") == [
-            Created(None, "Prefect refused the run: no such parameter"),
-            Created("r2"),
+            CreatedRun(decision("v1"), None, "Prefect refused the run: no such parameter"),
+            CreatedRun(decision("v2"), "r2"),
         ]
 
 
@@ -586,7 +586,7 @@ async def test_creates_one_by_one_on_a_server_without_the_bulk_route_and_remembe
     async with world.open() as server:
         first, second = await create(server, "v1", "v2"), await create(server, "v3")
 
-    assert [*first, *second] == [Created("r1"), Created("r2"), Created("r3")]
+    assert [*first, *second] == [CreatedRun(decision(f"v{n}"), f"r{n}") for n in (1, 2, 3)]
     assert targets(world) == ["bulk", "create_flow_run", "create_flow_run", "create_flow_run"]
 
 
@@ -597,11 +597,11 @@ async def test_creates_one_by_one_what_is_refused_together_and_tries_the_next_ba
     async with world.open() as server:
         first, second = await create(server, "v1", "v2"), await create(server, "v3")
 
-    assert first[0] == Created("r1")
+    assert first[0] == CreatedRun(decision("v1"), "r1")
     assert first[1].run_id is None
     assert first[1].error.startswith("Prefect refused the run: ")
     assert "bad parameter" in first[1].error
-    assert second == [Created("r3")]
+    assert second == [CreatedRun(decision("v3"), "r3")]
     assert targets(world) == ["bulk", "create_flow_run", "create_flow_run", "bulk"]
 
 
@@ -624,7 +624,7 @@ async def test_a_server_that_fails_amid_single_creates_keeps_the_answers_before(
         with pytest.raises(ServiceError) as caught:
             await anext(answers)
 
-    assert first == Created("r1")
+    assert first == CreatedRun(decision("v1"), "r1")
     assert caught.value.reason is ErrorReason.SERVER_ERROR
 
 
@@ -642,7 +642,7 @@ async def test_a_deployment_that_is_gone_stalls_the_policy(route):
 async def test_asks_again_when_an_answer_of_200_says_that_the_database_is_locked():
     world = StandIn(answers={"/bulk": [LOCKED, LOCKED, created("r1")]})
     async with world.open() as server:
-        assert await create(server, "v1") == [Created("r1")]
+        assert await create(server, "v1") == [CreatedRun(decision("v1"), "r1")]
 
     assert len({asked.body for asked in world.asked}) == 1, "the same keys each time"
     assert len(world.asked) == 3
@@ -665,7 +665,7 @@ async def test_a_database_that_stays_locked_is_an_error_of_the_service():
 async def test_asks_again_when_the_server_is_busy(busy):
     world = StandIn(answers={"/bulk": [busy, created("r1")]})
     async with world.open() as server:
-        assert await create(server, "v1") == [Created("r1")]
+        assert await create(server, "v1") == [CreatedRun(decision("v1"), "r1")]
 
 
 @pytest.mark.parametrize(

@@ -283,9 +283,9 @@ class RepeatedScans(RuleBasedStateMachine):
 
     def check_results(self, outcome: Outcome) -> None:
         """Exactly one for each stuck video that is still one, and for each row that cannot be read."""
-        counted = Counter(result.video_id for result in outcome.results)
-        assert set(counted.values()) <= {1}
-        assert set(counted) == {video.id for video in outcome.stuck or ()}
+        counts = Counter(result.video_id for result in outcome.results)
+        assert set(counts.values()) <= {1}
+        assert set(counts) == {video.id for video in outcome.stuck or ()}
 
     def check_order_of_input(self, outcome: Outcome, turned: Controller) -> None:
         other = turned.scan()

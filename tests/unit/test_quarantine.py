@@ -10,7 +10,7 @@ from controller.api.status import MAX_QUARANTINED, PolicyStatus, Quarantine, Rec
 from controller.decisions.decision import Skip, SkipReason
 from controller.errors import Service
 from controller.flow_runs import StateType
-from controller.outcome import Outcome, Recovered, RecoverySnapshot
+from controller.outcome import Outcome, Recovered, RecoverySnapshot, Result
 from controller.reporting.status import after_scan, newly_quarantined
 from controller.reporting.summary import QUARANTINED_NAMED, describe_quarantined
 from controller.schedule import Plan, ScanRequest, Trigger
@@ -26,11 +26,10 @@ def scanned(*ids: str, ended: timedelta = HOUR, **changes: Any) -> Outcome:
     """A scan that found these videos in quarantine, with attempts of which the last one ended so long ago."""
     stuck = [video(video_id) for video_id in ids]
     runs = {video_id: earlier(*[flow_run(video_id, "CRASHED", ended=ended)] * 3) for video_id in ids}
-    outcome = Outcome(ScanRequest(Trigger.SCHEDULE), NOW, stuck, DEPLOYMENT, RecoverySnapshot(runs, NOW))
-    outcome.results = [Skip(each, SkipReason.QUARANTINED, "3 attempts") for each in stuck]
-    for name, value in changes.items():
-        setattr(outcome, name, value)
-    return outcome
+    skips = [Skip(each, SkipReason.QUARANTINED, "3 attempts") for each in stuck]
+    snapshot = RecoverySnapshot(runs, NOW)
+    outcome = Outcome(ScanRequest(Trigger.SCHEDULE), NOW, stuck, DEPLOYMENT, snapshot, results=skips)
+    return replace(outcome, **changes)
 
 
 def after(outcome: Outcome, status: PolicyStatus | None = None) -> PolicyStatus:
@@ -60,7 +59,8 @@ def test_counts_all_and_lists_a_bounded_number(count):
 
 def test_only_the_quarantined_are_in_quarantine():
     outcome = scanned("v0")
-    outcome.results += [Skip(video("v1"), SkipReason.BACKING_OFF), Recovered(video("v2"), 1, "r")]
+    others: list[Result] = [Skip(video("v1"), SkipReason.BACKING_OFF), Recovered(video("v2"), 1, "r")]
+    outcome = replace(outcome, results=[*outcome.results, *others])
 
     assert after(outcome).quarantine == Quarantine(count=1, videos=("v0",))
 
@@ -105,8 +105,7 @@ def test_a_scan_that_failed_after_it_decided_knows_who_is_quarantined():
 
 def released(video_id: str = "v0", *, released: bool = True) -> Outcome:
     outcome = Outcome(REQUEST, NOW, [video(video_id)], DEPLOYMENT, RecoverySnapshot({}, NOW))
-    outcome.results = [Recovered(video(video_id), 4, "r", released)]
-    return outcome
+    return replace(outcome, results=[Recovered(video(video_id), 4, "r", released)])
 
 
 def test_a_release_takes_a_video_out_at_once():
@@ -168,13 +167,15 @@ def test_however_many_come_at_once_all_are_announced_and_none_of_them_again():
 )
 def test_where_not_all_are_listed_those_are_new_that_the_scan_before_could_not_know(ended, is_announced):
     at = NOW - 15 * MINUTE
-    before = after(scanned(*named(30))).model_copy(update={"counted": RecoveryCursor(created_until=at, ended_until=at)})
+    before = after(scanned(*named(30))).model_copy(
+        update={"recovery_cursor": RecoveryCursor(created_until=at, ended_until=at)}
+    )
     fresh = scanned("new", ended=ended)
     known = scanned(*named(30), ended=9 * HOUR)
-    known.results += fresh.results
-    assert known.seen is not None
-    assert fresh.seen is not None
-    known.seen = RecoverySnapshot({**known.seen.recoveries, **fresh.seen.recoveries}, NOW)
+    assert known.snapshot is not None
+    assert fresh.snapshot is not None
+    both = RecoverySnapshot({**known.snapshot.recoveries, **fresh.snapshot.recoveries}, NOW)
+    known = replace(known, results=[*known.results, *fresh.results], snapshot=both)
 
     assert announced(before, known) == (["new"] if is_announced else [])
 

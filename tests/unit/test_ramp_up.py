@@ -1,5 +1,6 @@
 """A backlog that was held does not flood the workers that return: each scan may recover twice as many as the last."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from controller.api.status import PolicyStatus
 from controller.decisions.decision import Failure, FailureReason, Skip, SkipReason
 from controller.errors import Service
 from controller.flow_runs import StateType
-from controller.outcome import Outcome, Recovered
+from controller.outcome import Outcome, Recovered, Result
 from controller.reporting.status import after_scan
 from controller.schedule import Plan, ScanRequest, Trigger
 from tests.support import policy
@@ -23,14 +24,13 @@ HELD, SCAN, ACTIVE = SkipReason.DEPLOYMENT_NOT_READY, SkipReason.OVER_SCAN_LIMIT
 def allowed(before: int | None, *reasons: SkipReason, limits: Any = None, **changes: Any) -> int | None:
     """What the next scan may recover after one in which some videos were skipped for these reasons."""
     stuck = [video(f"v{n}") for n in range(len(reasons))]
-    outcome = Outcome(ScanRequest(Trigger.SCHEDULE, NOW), NOW, stuck, DEPLOYMENT)
-    outcome.results = [
+    results: list[Result] = [
         *(Skip(each, reason) for each, reason in zip(stuck, reasons, strict=True)),
         Recovered(video("recovered"), 1, "r"),
         Failure("failed", FailureReason.INVALID_ROW, "no"),
     ]
-    for name, value in changes.items():
-        setattr(outcome, name, value)
+    outcome = Outcome(ScanRequest(Trigger.SCHEDULE, NOW), NOW, stuck, DEPLOYMENT, results=results)
+    outcome = replace(outcome, **changes)
     of = policy(limits=limits or {})
     return after_scan(PolicyStatus(ramp_up=before), of, outcome, Plan(None, None), now=NOW).ramp_up
 

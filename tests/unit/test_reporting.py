@@ -34,9 +34,7 @@ def outcome(
 ) -> Outcome:
     stuck = [each.video for each in results if not isinstance(each, Failure)]
     ended = Outcome(request, NOW, stuck, DEPLOYMENT if stuck else None, results=list(results), error=error)
-    for name, value in changes.items():
-        setattr(ended, name, value)
-    return ended
+    return replace(ended, **changes)
 
 
 def scanned(
@@ -431,14 +429,14 @@ def test_tells_how_long_the_recovered_videos_waited(minutes, median, longest):
     scan = scanned(outcome(*results, *others), now=LATER).last_scan
 
     assert scan is not None
-    assert scan.waited == WaitTime(median=median, longest=longest)
+    assert scan.wait_time == WaitTime(median=median, longest=longest)
 
 
 def test_where_nothing_was_recovered_nobody_waited():
     scan = scanned(outcome(skipped(), failed())).last_scan
 
     assert scan is not None
-    assert scan.waited is None
+    assert scan.wait_time is None
 
 
 def test_tells_how_many_are_stuck_since_when_and_in_which_status():

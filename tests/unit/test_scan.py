@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -12,22 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.decisions.decision import Decision, Failure, FailureReason, Skip, SkipReason
-from controller.decisions.facts import Facts
+from controller.decisions.decision import Failure, FailureReason, Skip, SkipReason
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
 from controller.flow_runs import Deployment
-from controller.outcome import Outcome, Recovered, Result
+from controller.outcome import Outcome, PreparedScan, Recovered
 from controller.ports import BATCH
-from controller.scan import run_scan
+from controller.scan import execute, prepare
 from controller.schedule import ScanRequest, Trigger
 from tests.support import policy
 from tests.unit.deciding import recoveries
-from tests.unit.fakes import NOW, Collected, World, earlier, flow_run, raising, row, unavailable
+from tests.unit.fakes import NOW, World, earlier, flow_run, raising, row, unavailable
 from tests.unit.scanning import REQUEST, leaves, results, rows, scan
 
 ALL_STEPS = [
     *["connect", "candidates", "deployment", "flow_runs", "recoveries"],
-    *["still_stuck", "appeared", "create", "created_until"],
+    *["still_stuck", "new_flow_runs", "create", "created_until"],
 ]
 
 
@@ -179,7 +177,7 @@ async def test_a_recovery_that_somebody_else_created_meanwhile_is_at_work_too():
 
 async def test_leaves_alone_a_video_for_which_a_run_appeared():
     world = World(rows(2))
-    world.on["appeared", 1] = lambda: world.runs.append(flow_run("v0001", "PENDING"))
+    world.on["new_flow_runs", 1] = lambda: world.runs.append(flow_run("v0001", "PENDING"))
 
     outcome = await scan(world)
 
@@ -189,7 +187,7 @@ async def test_leaves_alone_a_video_for_which_a_run_appeared():
 
 async def test_leaves_alone_a_video_for_which_a_run_came_and_went():
     world = World(rows(1))
-    world.on["appeared", 1] = lambda: world.runs.append(flow_run("v0000", "COMPLETED", ended=timedelta(0)))
+    world.on["new_flow_runs", 1] = lambda: world.runs.append(flow_run("v0000", "COMPLETED", ended=timedelta(0)))
 
     assert results(await scan(world)) == {"v0000": SkipReason.RECENTLY_PROCESSED}
 
@@ -220,7 +218,7 @@ async def test_creates_nothing_when_all_of_a_batch_got_going():
 async def test_says_that_a_run_appeared_also_of_a_video_that_left():
     world = World(rows(1))
     world.on["still_stuck", 1] = lambda: leaves(world, "v0000")
-    world.on["appeared", 1] = lambda: world.runs.append(flow_run("v0000", "RUNNING"))
+    world.on["new_flow_runs", 1] = lambda: world.runs.append(flow_run("v0000", "RUNNING"))
 
     assert results(await scan(world)) == {"v0000": SkipReason.ACTIVE_FLOW_RUN}
 
@@ -228,7 +226,7 @@ async def test_says_that_a_run_appeared_also_of_a_video_that_left():
 async def test_looks_again_before_each_batch():
     world = World(rows(BATCH + 1))
     last = f"v{BATCH:04}"
-    world.on["appeared", 2] = lambda: world.runs.append(flow_run(last))
+    world.on["new_flow_runs", 2] = lambda: world.runs.append(flow_run(last))
 
     outcome = await scan(world)
 
@@ -349,7 +347,7 @@ async def test_an_error_of_a_whole_batch_fails_it_and_leaves_the_later_ones_for_
 
 
 async def test_an_error_of_the_second_look_leaves_the_batch_for_the_next_scan():
-    world = World(rows(BATCH + 2), on={("appeared", 2): raising(unavailable())})
+    world = World(rows(BATCH + 2), on={("new_flow_runs", 2): raising(unavailable())})
 
     outcome = await scan(world)
 
@@ -437,51 +435,79 @@ def leave_all(world: World, gone: set[int]) -> None:
         leaves(world, f"v{n:04}")
 
 
-# Whoever looks on
+# In two parts: prepare, then execute
 
 
-@dataclass
-class Onlooker(Collected):
-    """A reporter that is asked before anything is created."""
-
-    answer: bool = True
-    asked: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
-
-    async def approves(self, facts: Facts, decisions: Sequence[Decision]) -> bool:
-        self.asked = recoveries(decisions)
-        return self.answer
-
-    def concluded(self, result: Result) -> None:
-        self.told.append(result.video_id)
+async def prepare_only(world: World, **spec: Any) -> PreparedScan:
+    async with world.connect(policy(**spec)) as clients:
+        return await prepare(policy(**spec), REQUEST, clients, now=NOW)
 
 
-async def look_on(world: World, onlooker: Onlooker) -> Outcome:
-    return await run_scan(policy(), REQUEST, world, onlooker, now=NOW, stop=asyncio.Event())
+async def prepare_and_execute(
+    world: World, meanwhile: Callable[[], object] = lambda: None, **more: Any
+) -> tuple[PreparedScan, Outcome]:
+    """A scan in its two parts, and what happens between them."""
+    async with world.connect(policy()) as clients:
+        prepared = await prepare(policy(), REQUEST, clients, now=NOW)
+        meanwhile()
+        return prepared, await execute(prepared, clients, stop=asyncio.Event(), **more)
 
 
-async def test_is_told_of_each_video_once_as_soon_as_its_result_is_known():
+async def test_preparing_decides_and_changes_nothing():
     world = World([*rows(3), row("bad", created_at="never")])
-    onlooker = Onlooker()
 
-    outcome = await look_on(world, onlooker)
+    prepared = await prepare_only(world)
 
-    assert onlooker.asked == ["v0000", "v0001", "v0002"]
-    assert onlooker.told == ["bad", *onlooker.asked] == [result.video_id for result in outcome.results]
+    assert recoveries(prepared.decisions) == ["v0000", "v0001", "v0002"]
+    assert [each.video_id for each in prepared.left_alone] == ["bad"]
+    assert not {"create", "cancel", "still_stuck", "new_flow_runs"} & set(world.steps)
 
 
-async def test_creates_nothing_without_approval():
+async def test_preparing_a_scan_that_finds_nothing_has_no_facts_and_no_error():
+    prepared = await prepare_only(World([]))
+
+    assert (prepared.stuck, prepared.facts, prepared.decisions, prepared.error) == ((), None, (), None)
+
+
+@pytest.mark.parametrize("step", ["deployment", "flow_runs", "recoveries"])
+async def test_what_was_known_when_preparing_failed_comes_with_the_error(step):
+    world = World([*rows(3), row("bad", created_at="never")], on={(step, 1): raising(unavailable())})
+
+    prepared = await prepare_only(world)
+
+    assert prepared.error is not None
+    assert [video.id for video in prepared.stuck or ()] == ["v0000", "v0001", "v0002"]
+    assert [each.video_id for each in prepared.left_alone] == ["bad"]
+    assert prepared.recoveries == []
+
+
+async def test_executing_tells_of_each_recovery_as_soon_as_its_result_is_known():
+    world, told = World([*rows(3), row("bad", created_at="never")]), []
+
+    prepared, outcome = await prepare_and_execute(world, on_result=lambda result: told.append(result.video_id))
+
+    assert told == recoveries(prepared.decisions)
+    assert [result.video_id for result in outcome.results] == ["bad", *told]
+
+
+async def test_executing_sees_what_happened_since_the_decisions():
     world = World(rows(3))
 
-    outcome = await look_on(world, Onlooker(answer=False))
+    def meanwhile() -> None:
+        leaves(world, "v0000")
+        world.runs.append(flow_run("v0001"))
 
-    assert world.created == []
+    _, outcome = await prepare_and_execute(world, meanwhile)
+
+    assert results(outcome) == {"v0001": "ActiveFlowRun", "v0002": "Recovered"}
+    assert [video.id for video in outcome.stuck or ()] == ["v0001", "v0002"]
+
+
+async def test_executing_a_scan_that_could_not_be_prepared_creates_nothing_and_keeps_the_error():
+    world = World(rows(3), on={("flow_runs", 1): raising(unavailable())})
+
+    prepared, outcome = await prepare_and_execute(world)
+
+    assert outcome.error is prepared.error is not None
     assert set(results(outcome).values()) == {SkipReason.INTERRUPTED}
-
-
-async def test_is_not_asked_when_nothing_is_stuck():
-    onlooker = Onlooker(answer=False)
-
-    await look_on(World([]), onlooker)
-
-    assert onlooker.asked == []
+    assert world.created == []

@@ -12,7 +12,7 @@ from controller.api.status import Confirmations, PolicyStatus, RecoveryCursor, T
 from controller.flow_runs import ENDED, FlowRun, StateType, is_recovery
 from controller.outcome import Outcome, Recovered, RecoverySnapshot
 from controller.reporting.status import after_scan
-from controller.reporting.totals import Settlement, settle
+from controller.reporting.totals import TotalsUpdate, update_totals
 from controller.schedule import Plan, ScanRequest, Trigger
 from tests.support import policy
 from tests.unit.fakes import DEPLOYMENT, MICROSECOND, NOW, SECOND, earlier, flow_run, unavailable, video
@@ -28,8 +28,8 @@ FAILED = ["FAILED", "CRASHED", "CANCELLED"]
 def before(recovered: int = 0, confirmed: int = 0, failed: int = 0, **changes: Any) -> PolicyStatus:
     """A status, as a scan of a quarter of an hour ago wrote it."""
     totals = Totals(scans=1, recovered=recovered, confirmed=confirmed, failed=failed)
-    counted = RecoveryCursor(created_until=BEFORE, ended_until=BEFORE)
-    return PolicyStatus(**{"totals": totals, "counted": counted, **changes})
+    cursor = RecoveryCursor(created_until=BEFORE, ended_until=BEFORE)
+    return PolicyStatus(**{"totals": totals, "recovery_cursor": cursor, **changes})
 
 
 def recovery(state: str, *, ended: timedelta | None = 5 * MINUTE, video_id: str = "v1", **run: Any) -> FlowRun:
@@ -44,14 +44,12 @@ def saw(*runs: FlowRun, recovered: int = 0, **changes: Any) -> Outcome:
     of_video: dict[str, list[FlowRun]] = {}
     for run in runs:
         of_video.setdefault(str(run.video_id), []).append(run)
-    seen = RecoverySnapshot({video_id: earlier(*several) for video_id, several in of_video.items()}, NOW)
+    snapshot = RecoverySnapshot({video_id: earlier(*several) for video_id, several in of_video.items()}, NOW)
     stuck = [video(video_id) for video_id in of_video] + [video(f"new{n}") for n in range(recovered)]
-    outcome = Outcome(ScanRequest(Trigger.SCHEDULE), NOW, stuck, DEPLOYMENT, seen)
-    outcome.results = [Recovered(video(f"new{n}"), 1, f"run{n}") for n in range(recovered)]
-    outcome.created_until = NOW + 3 * SECOND if recovered else None
-    for name, value in changes.items():
-        setattr(outcome, name, value)
-    return outcome
+    results = [Recovered(video(f"new{n}"), 1, f"run{n}") for n in range(recovered)]
+    created_until = NOW + 3 * SECOND if recovered else None
+    outcome = Outcome(ScanRequest(Trigger.SCHEDULE), NOW, stuck, DEPLOYMENT, snapshot, created_until, results)
+    return replace(outcome, **changes)
 
 
 def nothing_stuck() -> Outcome:
@@ -60,16 +58,16 @@ def nothing_stuck() -> Outcome:
 
 def settled(status: PolicyStatus, outcome: Outcome) -> tuple[int, int, int]:
     """What a scan adds: recovered, confirmed, failed; as its record says it, too."""
-    settlement = settle(status, outcome)
-    totals, record = settlement.totals, settlement.settled or Confirmations()
+    update = update_totals(status, outcome)
+    totals, record = update.totals, update.confirmations or Confirmations()
     added = totals.confirmed - status.totals.confirmed, totals.failed - status.totals.failed
     assert (record.confirmed, record.failed) == added
     return totals.recovered - status.totals.recovered, *added
 
 
-def then(status: PolicyStatus, settlement: Settlement) -> PolicyStatus:
+def then(status: PolicyStatus, update: TotalsUpdate) -> PolicyStatus:
     """The status after a scan."""
-    return status.model_copy(update={"totals": settlement.totals, "counted": settlement.counted})
+    return status.model_copy(update={"totals": update.totals, "recovery_cursor": update.cursor})
 
 
 # What became of a recovery
@@ -117,7 +115,7 @@ def test_an_earlier_attempt_that_failed_stays_failed_while_the_next_one_is_at_wo
 def test_a_failure_is_counted_by_one_scan_only(state):
     status, run = before(recovered=1), recovery(state)
 
-    status = then(status, settle(status, saw(run)))
+    status = then(status, update_totals(status, saw(run)))
 
     assert settled(status, saw(run)) == (0, 0, 0)
     assert (status.totals.confirmed, status.totals.failed) == (0, 1)
@@ -145,8 +143,8 @@ def test_a_recovery_that_ended_during_the_scan_is_left_to_the_next_one(state, ex
     run = recovery(state, ended=-MICROSECOND)
 
     assert settled(status, saw(run)) == (0, 0, 0)
-    status = then(status, settle(status, saw(run)))
-    assert settled(status, saw(run, seen=RecoverySnapshot({"v1": earlier(run)}, NOW + 15 * MINUTE))) == expected
+    status = then(status, update_totals(status, saw(run)))
+    assert settled(status, saw(run, snapshot=RecoverySnapshot({"v1": earlier(run)}, NOW + 15 * MINUTE))) == expected
 
 
 # Recoveries that no status knows of yet
@@ -182,31 +180,35 @@ def test_adopts_no_recovery_of_an_unknown_time():
 
 
 def test_a_policy_that_never_counted_adopts_nothing():
-    status = before(counted=None)
+    status = before(recovery_cursor=None)
 
     assert settled(status, saw(recovery("RUNNING", created=MINUTE), recovery("FAILED", video_id="v2"))) == (0, 0, 0)
-    assert settle(status, saw()).counted == RecoveryCursor(created_until=NOW, ended_until=NOW)
+    assert update_totals(status, saw()).cursor == RecoveryCursor(created_until=NOW, ended_until=NOW)
 
 
 def test_a_scan_does_not_adopt_what_the_scan_before_created():
     status = before()
 
-    status = then(status, settle(status, saw(recovered=2)))
+    status = then(status, update_totals(status, saw(recovered=2)))
 
     assert status.totals.recovered == 2
-    assert status.counted == RecoveryCursor(created_until=NOW + 3 * SECOND, ended_until=NOW)
+    assert status.recovery_cursor == RecoveryCursor(created_until=NOW + 3 * SECOND, ended_until=NOW)
     mine = [recovery("RUNNING", video_id=f"new{n}", created=-3 * SECOND) for n in range(2)]
     later = RecoverySnapshot({str(run.video_id): earlier(run) for run in mine}, NOW + 15 * MINUTE)
-    assert settled(status, saw(*mine, seen=later)) == (0, 0, 0)
+    assert settled(status, saw(*mine, snapshot=later)) == (0, 0, 0)
 
 
 def test_where_the_server_tells_no_time_a_scan_does_not_adopt_what_the_scan_before_created_either():
     status = before()
 
-    status = then(status, settle(status, saw(recovered=1, created_until=None)))
+    status = then(status, update_totals(status, saw(recovered=1, created_until=None)))
 
     mine = recovery("RUNNING", video_id="new0", created=-2 * SECOND)
-    assert settled(status, saw(mine, seen=RecoverySnapshot({"new0": earlier(mine)}, NOW + 15 * MINUTE))) == (0, 0, 0)
+    assert settled(status, saw(mine, snapshot=RecoverySnapshot({"new0": earlier(mine)}, NOW + 15 * MINUTE))) == (
+        0,
+        0,
+        0,
+    )
 
 
 # Scans that do not see everything
@@ -222,7 +224,7 @@ def test_after_a_narrowed_scan_the_next_one_settles_what_it_left():
     request = ScanRequest(Trigger.REQUEST, token="t", video_ids=("v1",))
     status, failure = before(recovered=2), recovery("FAILED")
 
-    status = then(status, settle(status, saw(failure, request=request)))
+    status = then(status, update_totals(status, saw(failure, request=request)))
 
     assert settled(status, saw(failure)) == (0, 1, 1)
 
@@ -230,7 +232,7 @@ def test_after_a_narrowed_scan_the_next_one_settles_what_it_left():
 def test_a_narrowed_scan_that_created_nothing_leaves_the_counts_as_they_were():
     request = ScanRequest(Trigger.REQUEST, token="t", video_ids=("v1",))
 
-    assert settle(before(recovered=2), saw(request=request)).counted == before().counted
+    assert update_totals(before(recovered=2), saw(request=request)).cursor == before().recovery_cursor
 
 
 def test_a_narrowed_scan_that_finds_its_video_gone_settles_nothing():
@@ -245,7 +247,7 @@ def test_a_scan_that_failed_before_it_saw_the_recoveries_settles_nothing(stuck):
     status = before(recovered=2)
 
     assert settled(status, outcome) == (0, 0, 0)
-    assert settle(status, outcome).counted == status.counted
+    assert update_totals(status, outcome).cursor == status.recovery_cursor
 
 
 def test_a_scan_that_failed_with_nothing_stuck_settles_nothing():
@@ -283,7 +285,7 @@ def test_a_scan_that_settled_something_says_so_in_its_record():
     after = after_scan(before(recovered=3), policy(), saw(recovery("FAILED")), Plan(None, None), now=NOW)
 
     assert after.last_scan is not None
-    assert after.last_scan.settled == after.history[0].settled == Confirmations(confirmed=2, failed=1)
+    assert after.last_scan.confirmations == after.history[0].confirmations == Confirmations(confirmed=2, failed=1)
     assert after.totals == Totals(scans=2, recovered=3, confirmed=2, failed=1)
 
 
@@ -291,7 +293,7 @@ def test_a_scan_that_settled_nothing_says_nothing():
     after = after_scan(before(recovered=1), policy(), saw(recovery("RUNNING")), Plan(None, None), now=NOW)
 
     assert after.last_scan is not None
-    assert after.last_scan.settled is None
+    assert after.last_scan.confirmations is None
 
 
 # Over many scans
@@ -316,10 +318,12 @@ class Ledger:
     def take(self, outcome: Outcome) -> None:
         """Settle and count after a scan whose status was written."""
         saw_all = not outcome.request.video_ids and outcome.stuck is not None
-        if saw_all and (outcome.seen is not None or not outcome.stuck):
+        if saw_all and (outcome.snapshot is not None or not outcome.stuck):
             stuck = {each.id for each in outcome.stuck or ()}
             for run in self.world.runs.values():
-                if is_recovery(run, FLOW) and not (outcome.seen and run.created and run.created > outcome.seen.since):
+                if is_recovery(run, FLOW) and not (
+                    outcome.snapshot and run.created and run.created > outcome.snapshot.since
+                ):
                     self._settle(run, run.video_id in stuck)
         self.state |= {recovered.run_id: "in flight" for recovered in outcome.recovered}
 

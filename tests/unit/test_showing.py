@@ -5,11 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from controller.api.status import Confirmations, DecisionRecord, LastScan, WaitTime
-from controller.cli.console import Screen, ago, moment
-from controller.cli.render import picture, print_decisions, print_scan
+from controller.cli.console import Console, ago, moment
+from controller.cli.render import print_decisions, print_scan, sparkline
 from controller.schedule import Trigger
 from tests.unit.fakes import NOW, SECOND
 
@@ -19,7 +19,7 @@ MINUTE = timedelta(minutes=1)
 def shown(**fields: Any) -> str:
     """What the screen shows of a scan."""
     output = io.StringIO()
-    screen = Screen(Console(file=output, width=200))
+    screen = Console(RichConsole(file=output, width=200))
     scan = LastScan(trigger=Trigger.SCHEDULE, start_time=NOW - MINUTE, completion_time=NOW - 58 * SECOND, **fields)
     print_scan(screen, scan, now=NOW)
     print_decisions(screen, scan)
@@ -42,8 +42,8 @@ def test_shows_what_ended_a_scan_and_what_came_of_earlier_ones():
     text = shown(
         error="Prefect is down",
         recovered=1,
-        waited=WaitTime(median="5m", longest="2h"),
-        settled=Confirmations(confirmed=3),
+        wait_time=WaitTime(median="5m", longest="2h"),
+        confirmations=Confirmations(confirmed=3),
     )
 
     assert "Ended early: Prefect is down" in text
@@ -67,7 +67,7 @@ def test_says_how_many_decisions_are_left_out():
     ],
 )
 def test_draws_numbers_as_bars(values, bars):
-    assert picture(values) == bars
+    assert sparkline(values) == bars
 
 
 @pytest.mark.parametrize(

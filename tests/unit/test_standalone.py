@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.api.manifest import parse_policy
 from controller.api.status import ScanRecord
 from controller.errors import ConfigurationError, ErrorReason, Service
-from controller.operator.standalone import Source, Standalone
+from controller.operator.standalone import LoadedPolicy, Standalone
 from controller.schedule import Trigger
 from tests.support import NEVER, manifest
 from tests.unit.fakes import DEPLOYMENT, NOW, SECOND, World, earlier, flow_run, in_jumping_time, raising, unavailable
@@ -41,13 +40,13 @@ class Play:
         """Write the policy; keyword arguments are merged into its spec."""
         self.path.write_text(yaml.dump(manifest(**{"schedule": QUARTERS, **spec})))
 
-    def load(self) -> Source:
+    def load(self) -> LoadedPolicy:
         text = self.path.read_text()
         if "broken" in text:
             raise ConfigurationError("the file is broken", reason=ErrorReason.INVALID_SPEC)
         if "defect" in text:
             raise KeyError("a defect")
-        return Source(parse_policy(yaml.safe_load(text)), self.world, "policy captionacc-prod of the file")
+        return LoadedPolicy(yaml.safe_load(text), self.world, "policy captionacc-prod of the file")
 
     def run(self, until: timedelta, acts: Mapping[timedelta, Act] | None = None) -> Standalone:
         """Run the runner for some time, and let happen what happens meanwhile."""
@@ -188,7 +187,7 @@ def test_a_video_that_used_up_its_attempts_is_announced_once(play, caplog):
 
     assert len(scans(play.run(40 * MINUTE))) == 3
     [line] = lines(caplog, logging.WARNING)
-    assert line.startswith("captionacc/captionacc-prod: 1 videos used up their attempts and are left alone, such as v0")
+    assert line.startswith("captionacc/captionacc-prod: 1 videos used up their attempts and are left alone: v0000;")
 
 
 def test_keeps_no_more_history_than_the_policy_says(play):

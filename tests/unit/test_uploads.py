@@ -26,9 +26,9 @@ async def test_asks_once_for_the_files_of_all_videos_before_the_first_run_is_cre
     outcome = await scan(world, upload=UPLOAD)
 
     assert results(outcome) == {"v0000": "Recovered", "v0001": SkipReason.UPLOAD_IN_PROGRESS, "v0002": "Recovered"}
-    assert world.asked["complete"] == [path(0), path(1), path(2)]
-    assert world.steps.count("complete") == 1
-    assert world.steps.index("recoveries") < world.steps.index("complete") < world.steps.index("create")
+    assert world.asked["existing_files"] == [path(0), path(1), path(2)]
+    assert world.steps.count("existing_files") == 1
+    assert world.steps.index("recoveries") < world.steps.index("existing_files") < world.steps.index("create")
 
 
 async def test_asks_once_however_many_videos_there_are():
@@ -38,14 +38,14 @@ async def test_asks_once_however_many_videos_there_are():
     await scan(world, upload=UPLOAD)
 
     assert len(world.created) == count
-    assert world.steps.count("complete") == 1
+    assert world.steps.count("existing_files") == 1
 
 
 async def test_asks_for_no_file_where_the_policy_does_not_look():
     world = World(rows(1))
 
     assert results(await scan(world)) == {"v0000": "Recovered"}
-    assert "complete" not in world.steps
+    assert "existing_files" not in world.steps
 
 
 async def test_asks_only_for_the_videos_that_nothing_else_speaks_against():
@@ -65,7 +65,7 @@ async def test_asks_only_for_the_videos_that_nothing_else_speaks_against():
 
     outcome = await scan(world, upload=UPLOAD, stuck={"abandonedRunAfter": "30m"})
 
-    assert world.asked["complete"] == [path(5)]
+    assert world.asked["existing_files"] == [path(5)]
     assert results(outcome) == {
         "v0000": SkipReason.ACTIVE_FLOW_RUN,
         "v0001": SkipReason.RECENTLY_PROCESSED,
@@ -88,7 +88,7 @@ async def test_asks_only_for_the_videos_that_nothing_else_speaks_against():
 async def test_asks_nothing_where_no_video_could_be_recovered(world):
     await scan(world, upload=UPLOAD)
 
-    assert "complete" not in world.steps
+    assert "existing_files" not in world.steps
 
 
 async def test_asks_for_the_files_of_a_video_that_is_replaced():
@@ -105,7 +105,7 @@ async def test_asks_in_observe_mode_too():
     outcome = await scan(world, upload=UPLOAD, mode="Observe")
 
     assert results(outcome) == {"v0000": SkipReason.OBSERVE_MODE, "v0001": SkipReason.UPLOAD_IN_PROGRESS}
-    assert world.asked["complete"] == [path(0), path(1)]
+    assert world.asked["existing_files"] == [path(0), path(1)]
 
 
 async def test_a_request_by_name_asks_for_one_file():
@@ -114,7 +114,7 @@ async def test_a_request_by_name_asks_for_one_file():
     outcome = await scan(world, request=ScanRequest(Trigger.REQUEST, token="t", video_ids=("v0001",)), upload=UPLOAD)
 
     assert results(outcome) == {"v0001": "Recovered"}
-    assert world.asked["complete"] == [path(1)]
+    assert world.asked["existing_files"] == [path(1)]
 
 
 async def test_a_path_that_cannot_be_is_a_failure_of_its_video_alone():
@@ -123,7 +123,7 @@ async def test_a_path_that_cannot_be_is_a_failure_of_its_video_alone():
     outcome = await scan(world, upload=UPLOAD)
 
     assert results(outcome) == {"v1": FailureReason.INVALID_ROW, "v2": "Recovered"}
-    assert world.asked["complete"] == ["tenant/v2.mp4"]
+    assert world.asked["existing_files"] == ["tenant/v2.mp4"]
     assert "'tenant_id'" in detail(outcome, "v1")
 
 
@@ -154,14 +154,14 @@ async def test_two_videos_that_share_a_file_are_both_recovered():
 )
 async def test_where_nobody_knows_nothing_is_recovered(error):
     world = World(
-        [*rows(2), row(None)], runs=[flow_run("v0000")], files={path(1)}, on={("complete", 1): raising(error)}
+        [*rows(2), row(None)], runs=[flow_run("v0000")], files={path(1)}, on={("existing_files", 1): raising(error)}
     )
 
     outcome = await scan(world, upload=UPLOAD)
 
     assert outcome.error is error
     assert world.created == []
-    assert world.steps[-1] == "complete"
+    assert world.steps[-1] == "existing_files"
     assert results(outcome) == {
         "None": FailureReason.INVALID_ROW,
         "v0000": SkipReason.INTERRUPTED,
@@ -171,9 +171,9 @@ async def test_where_nobody_knows_nothing_is_recovered(error):
 
 async def test_a_scan_that_could_not_ask_has_not_seen_what_became_of_earlier_recoveries():
     # It decided nothing: whoever was in quarantine still is, and the next scan settles.
-    world = World(rows(1), on={("complete", 1): raising(unavailable(Service.SUPABASE))})
+    world = World(rows(1), on={("existing_files", 1): raising(unavailable(Service.SUPABASE))})
 
-    assert (await scan(world, upload=UPLOAD)).seen is None
+    assert (await scan(world, upload=UPLOAD)).snapshot is None
 
 
 async def test_the_second_look_does_not_ask_for_files_again():
@@ -181,4 +181,4 @@ async def test_the_second_look_does_not_ask_for_files_again():
     world.on["still_stuck", 1] = lambda: leaves(world, "v0000")
 
     assert results(await scan(world, upload=UPLOAD)) == {"v0001": "Recovered"}
-    assert world.steps.count("complete") == 1
+    assert world.steps.count("existing_files") == 1

@@ -9,10 +9,12 @@ import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
-from controller.adapters.kubernetes.errors import NoClusterError
+from controller.errors import NoClusterError
 
 UNUSABLE = (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError)
 """What the Kubernetes client raises for a kubeconfig that it cannot use."""
+
+NAME_ONE = "name a kubeconfig with --kubeconfig FILE"
 
 LoadConfiguration = Callable[[], Awaitable[client.Configuration]]
 
@@ -37,17 +39,16 @@ async def load_configuration(kubeconfig: Path | None, context: str | None) -> cl
     except UNUSABLE as error:
         where = kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
         problem = " ".join(str(error).split())
-        advice = "name one with --kubeconfig FILE"
-        raise NoClusterError(f"no cluster: {where} cannot be used ({problem}); {advice}") from None
+        raise NoClusterError(f"no cluster: {where} cannot be used ({problem})", NAME_ONE) from None
     return configuration
 
 
-def _see_that_one_exists(files: str) -> None:
+def _validate_exists(files: str) -> None:
     if not any(Path(file).expanduser().is_file() for file in files.split(os.pathsep)):
-        raise NoClusterError(f"no cluster: there is no file {files}; name a kubeconfig with --kubeconfig FILE")
+        raise NoClusterError(f"no cluster: there is no file {files}", NAME_ONE)
 
 
 async def _load(file: Path | None, context: str | None, configuration: client.Configuration) -> None:
     name = str(file or KUBE_CONFIG_DEFAULT_LOCATION)
-    _see_that_one_exists(name)
+    _validate_exists(name)
     await config.load_kube_config(name, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]

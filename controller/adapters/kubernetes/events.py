@@ -8,12 +8,13 @@ import hashlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any
 
-from kubernetes.aio.client.exceptions import ApiException
-
-from controller.adapters.kubernetes.cluster import TRANSPORT_ERRORS, Cluster, PolicyKey, explain
+from controller.adapters.kubernetes.client import Cluster, core_path
+from controller.api.manifest import PolicyKey
 from controller.api.names import API_VERSION, FIELD_MANAGER, KIND
+from controller.errors import ClusterError
+from controller.ports import PolicyEvent
 
 logger = logging.getLogger(__name__)
 
@@ -32,28 +33,31 @@ class EventRecorder:
     def __init__(self, cluster: Cluster, clock: Callable[[], datetime]) -> None:
         self._cluster, self._clock = cluster, clock
 
-    async def post(self, key: PolicyKey, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """Post an Event.
-
-        Args:
-            key: The policy it is about.
-            kind: Whether somebody should look.
-            reason: One word for programs.
-            message: A sentence for people, without keys.
-        """
-        message = message[:MAX_MESSAGE]
-        digest = hashlib.sha256("\n".join((key.uid, kind, reason, message)).encode()).hexdigest()[:16]
+    async def post(self, key: PolicyKey, event: PolicyEvent) -> None:
+        """Post an Event; if it exists, count it once more."""
+        message = event.message[:MAX_MESSAGE]
+        digest = hashlib.sha256("\n".join((key.uid, event.kind, event.reason, message)).encode()).hexdigest()[:16]
         name = f"{key.name[:200]}.{digest}"
         now = self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         about = {"apiVersion": API_VERSION, "kind": KIND, "namespace": key.namespace, "name": key.name, "uid": key.uid}
         body = {
             "metadata": {"name": name, "namespace": key.namespace},
             "involvedObject": about,
-            "type": kind, "reason": reason, "message": message,
+            "type": event.kind, "reason": event.reason, "message": message,
             "source": {"component": FIELD_MANAGER}, "reportingComponent": FIELD_MANAGER,
             "firstTimestamp": now, "lastTimestamp": now, "count": 1,
         }  # fmt: skip
         try:
-            await self._cluster.post_event(key.namespace, name, body)
-        except (ApiException, *TRANSPORT_ERRORS) as error:
-            logger.warning("the Event %s of %s/%s was not posted: %s", reason, key.namespace, key.name, explain(error))
+            await self._create_or_count(key.namespace, name, body)
+        except ClusterError as error:
+            logger.warning("the Event %s of %s was not posted: %s", event.reason, key, error)
+
+    async def _create_or_count(self, namespace: str, name: str, body: Any) -> None:
+        try:
+            await self._cluster.request_once("POST", core_path(namespace, "events"), body)
+        except ClusterError as error:
+            if error.status != 409:
+                raise
+            known = await self._cluster.request_once("GET", core_path(namespace, "events", name))
+            again = {"count": known.get("count", 1) + 1, "lastTimestamp": body["lastTimestamp"]}
+            await self._cluster.request_once("PATCH", core_path(namespace, "events", name), again)

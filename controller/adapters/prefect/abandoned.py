@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import httpx
+from more_itertools import chunked
 
 from controller.adapters.http import HttpError
 from controller.adapters.prefect.api import Json, PrefectApi
@@ -33,10 +34,9 @@ later scan."""
 
 
 async def heartbeats(api: PrefectApi, run_ids: Sequence[str], *, since: datetime) -> set[str]:
-    """See `controller.ports.FlowServer.heartbeats`. A server that keeps no events knows of none."""
+    """Those of the runs that gave a sign of life since a time. A server that keeps no events knows of none."""
     alive: set[str] = set()
-    for start in range(0, len(run_ids), RUNS_ASKED):
-        asked = list(run_ids[start : start + RUNS_ASKED])
+    for asked in chunked(run_ids, RUNS_ASKED):
         # One run may fill an answer with its events: what was found is left out until an answer says nothing new.
         while asked and (found := await _runs_with_events(api, asked, since)):
             alive |= found
@@ -74,7 +74,7 @@ def _resource(api: PrefectApi, event: object) -> str:
 
 
 async def cancel(api: PrefectApi, runs: Sequence[FlowRun], read: Callable[[Json], FlowRun]) -> list[FlowRun]:
-    """See `controller.ports.FlowServer.cancel`.
+    """Ask runs to stop, give them a moment, and tell how they are then; see `controller.ports.FlowServer.cancel`.
 
     Args:
         api: The server.
@@ -82,15 +82,15 @@ async def cancel(api: PrefectApi, runs: Sequence[FlowRun], read: Callable[[Json]
         read: Reads a run as the API has it.
     """
     known = {run.id: run for run in runs}
-    for run in await _look(api, list(known), read):
+    for run in await _read_runs(api, list(known), read):
         if run.since == known[run.id].since:
             await _ask_to_stop(api, run.id)
-    after = await _look(api, list(known), read)
+    after = await _read_runs(api, list(known), read)
     for _ in range(CANCEL_WAIT):
         if not any(run.state is StateType.CANCELLING for run in after):
             break
         await asyncio.sleep(1)
-        after = await _look(api, list(known), read)
+        after = await _read_runs(api, list(known), read)
     return after
 
 
@@ -103,5 +103,5 @@ async def _ask_to_stop(api: PrefectApi, run_id: str) -> None:
             raise api.service.refused(error) from None
 
 
-async def _look(api: PrefectApi, run_ids: Sequence[str], read: Callable[[Json], FlowRun]) -> list[FlowRun]:
+async def _read_runs(api: PrefectApi, run_ids: Sequence[str], read: Callable[[Json], FlowRun]) -> list[FlowRun]:
     return [read(raw) for raw in await api.runs_by_id(run_ids)]

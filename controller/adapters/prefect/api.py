@@ -23,8 +23,8 @@ NO_SUCH_DEPLOYMENT = "Deployment not found"
 def no_deployment(prefect: Prefect) -> ConfigurationError:
     """What it means that Prefect has no such deployment."""
     return ConfigurationError(
-        f"spec.prefect.deployment: Prefect has no deployment {prefect.deployment!r}; write flow/deployment "
-        "as `prefect deployment ls` shows it, or deploy it",
+        f"spec.prefect.deployment: Prefect has no deployment {prefect.deployment!r}",
+        "write flow/deployment as `prefect deployment ls` shows it, or deploy it",
         reason=ErrorReason.DEPLOYMENT_NOT_FOUND,
         service=Service.PREFECT,
     )
@@ -34,8 +34,8 @@ class PrefectApi:
     """A client of one server.
 
     Args:
-        http: Made by `channel`, with the server's address and credentials.
-        channel: Sends, tries again, and words errors.
+        http: Made by `service`, with the server's address and credentials.
+        service: Sends, tries again, and words errors.
     """
 
     def __init__(self, http: httpx.AsyncClient, service: ServiceClient) -> None:
@@ -56,7 +56,7 @@ class PrefectApi:
         """Ask for anything; raises `HttpError` as it comes."""
         return self._json(await self.service.send(lambda: self._http.get(path)))
 
-    async def look(self, path: str, *, missing_ok: bool = False) -> Json:
+    async def get_object(self, path: str, *, missing_ok: bool = False) -> Json:
         """Ask for one object; raises `ServiceError`, or answers with an empty one if it may be missing."""
         try:
             return await self.get(path)
@@ -66,7 +66,7 @@ class PrefectApi:
             raise self.service.refused(error) from None
 
     async def post(self, path: str, body: object) -> object:
-        """Send a body once and return the answer; to be wrapped in `channel.send`."""
+        """Send a body once and return the answer; to be wrapped in `service.send`."""
         return self._json(await self._http.post(path, json=body))
 
     async def runs(

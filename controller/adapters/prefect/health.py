@@ -59,7 +59,7 @@ async def version_of(api: PrefectApi) -> str | None:
         raise api.service.unexpected(f"{answer} as its version")
     if answer.partition(".")[0] != MAJOR:
         raise ConfigurationError(
-            f"Prefect is version {api.service.clean(answer)}, and only Prefect {MAJOR} has the API that is needed; "
+            f"Prefect is version {api.service.clean(answer)}, and only Prefect {MAJOR} has the API that is needed",
             "upgrade the server",
             reason=ErrorReason.UNEXPECTED_ANSWER,
             service=Service.PREFECT,
@@ -101,7 +101,7 @@ def parameter_problem(prefect: Prefect, deployment: Json) -> str | None:
 
 async def read_pool(api: PrefectApi, name: str) -> Pool:
     """A work pool; raises `ServiceError`."""
-    return Pool(name, api.text(await api.look(f"/work_pools/{quote(name, safe='')}"), "type"))
+    return Pool(name, api.text(await api.get_object(f"/work_pools/{quote(name, safe='')}"), "type"))
 
 
 async def read_workers(api: PrefectApi, pool: Pool) -> list[Worker]:

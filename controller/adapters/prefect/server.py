@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
+from more_itertools import chunked
+from typing_extensions import override
+
 from controller.adapters.http import HttpError, ServiceClient
 from controller.adapters.prefect.abandoned import cancel, heartbeats
 from controller.adapters.prefect.api import NO_SUCH_DEPLOYMENT, Json, PrefectApi, no_deployment
@@ -27,7 +30,7 @@ from controller.flow_runs import (
     Recovery,
     idempotency_key,
 )
-from controller.ports import Created
+from controller.ports import CreatedRun, FlowServer
 
 KEYS_ASKED = 200
 """Idempotency keys in one question: Prefect answers at most 200 runs, and a key has at most one in a flow."""
@@ -51,7 +54,11 @@ def authorization(api_key: str | None, auth_string: str | None) -> dict[str, str
 
 @asynccontextmanager
 async def open_server(
-    url: str, headers: Mapping[str, str], secrets: Sequence[str], prefect: Prefect, turns: asyncio.Lock | None = None
+    url: str,
+    headers: Mapping[str, str],
+    secrets: Sequence[str],
+    prefect: Prefect,
+    lock: asyncio.Lock | None = None,
 ) -> AsyncIterator["PrefectServer"]:
     """Make a client for a policy's deployment; sends nothing yet.
 
@@ -60,21 +67,21 @@ async def open_server(
         headers: From `authorization`.
         secrets: What must never be shown.
         prefect: The deployment and which flows count.
-        turns: Shared by all scans that use one server; see `controller.ports.FlowServer.turn`.
+        lock: Shared by all scans that use one server; see `controller.ports.FlowServer.creation_lock`.
     """
     service = ServiceClient(Service.PREFECT, "PREFECT_API_URL", secrets)
-    async with service.client(base_url=url.rstrip("/"), headers=headers) as http:
-        yield PrefectServer(PrefectApi(http, service), prefect, turns or asyncio.Lock())
+    async with service.http_client(base_url=url.rstrip("/"), headers=headers) as http:
+        yield PrefectServer(PrefectApi(http, service), prefect, lock or asyncio.Lock())
 
 
-class PrefectServer:
-    """A Prefect server or Prefect Cloud; see `controller.ports.FlowServer`."""
+class PrefectServer(FlowServer):
+    """A Prefect server or Prefect Cloud."""
 
-    def __init__(self, api: PrefectApi, prefect: Prefect, turns: asyncio.Lock) -> None:
+    def __init__(self, api: PrefectApi, prefect: Prefect, creation_lock: asyncio.Lock) -> None:
         self._api, self._service, self._prefect = api, api.service, prefect
         self._horizon = datetime.max.replace(tzinfo=UTC)
         self._own_runs: list[str] = []
-        self._creator, self._turns = RunCreator(api, prefect), turns
+        self._creator, self._creation_lock = RunCreator(api, prefect), creation_lock
 
     @property
     def api(self) -> PrefectApi:
@@ -82,16 +89,12 @@ class PrefectServer:
         return self._api
 
     @property
+    @override
     def clock(self) -> datetime | None:
-        """See `controller.ports.FlowServer.clock`."""
         return self._api.clock
 
+    @override
     async def deployment(self) -> Deployment:
-        """See `controller.ports.FlowServer.deployment`.
-
-        Raises:
-            ConfigurationError: There is no such deployment.
-        """
         flow, name = self._prefect.deployment.split("/", 1)
         try:
             found = await self._api.get(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
@@ -118,27 +121,27 @@ class PrefectServer:
     async def pool_not_ready(self, pool_name: str, queue_name: object) -> tuple[str, str] | tuple[None, None]:
         """Why a work pool, or its queue, would run nothing now: a reason and a message."""
         pool_path = f"/work_pools/{quote(pool_name, safe='')}"
-        pool = await self._api.look(pool_path)
+        pool = await self._api.get_object(pool_path)
         if pool.get("is_paused"):
             return "WorkPoolPaused", f"work pool {pool_name!r} is paused; resume it in Prefect"
         if pool.get("status") != "READY":
             return "NoWorkerReady", f"no worker polls work pool {pool_name!r}; start one"
         if isinstance(queue_name, str):
-            queue = await self._api.look(f"{pool_path}/queues/{quote(queue_name, safe='')}", missing_ok=True)
+            queue = await self._api.get_object(f"{pool_path}/queues/{quote(queue_name, safe='')}", missing_ok=True)
             if queue.get("is_paused"):
                 return "WorkQueuePaused", f"work queue {queue_name!r} is paused; resume it in Prefect"
         return None, None
 
+    @override
     async def flow_runs(self, *, ended_since: datetime) -> list[FlowRun]:
-        """See `controller.ports.FlowServer.flow_runs`."""
         self._api.answered_at, self._horizon = None, ended_since
         # First the active ones: a run that ends in between is then found among the ended ones, never in neither.
         active = await self._runs({"state": {"type": {"any_": sorted(ACTIVE)}}})
         ended = {"state": {"type": {"any_": sorted(ENDED)}}, "end_time": {"after_": ended_since.isoformat()}}
         return active + await self._runs(ended)
 
-    async def appeared(self) -> list[FlowRun]:
-        """See `controller.ports.FlowServer.appeared`."""
+    @override
+    async def new_flow_runs(self) -> list[FlowRun]:
         since, self._api.answered_at = (self._api.answered_at or self._horizon) - OVERLAP, None
         mine, moment = self._own_runs[-OWN_RUNS_LEFT_OUT:], since.isoformat()
         # A run that somebody retries keeps its old expected start time and gets a new scheduled one.
@@ -154,11 +157,9 @@ class PrefectServer:
     def _run(self, raw: Json) -> FlowRun:
         return read_run(self._api, raw, self._prefect.video_id_parameter)
 
+    @override
     async def recoveries(self, deployment: Deployment, video_ids: Sequence[str]) -> Recoveries:
-        """See `controller.ports.FlowServer.recoveries`.
-
-        Asks for the first attempts; of the videos whose last attempt asked for exists it then asks for as many again.
-        """
+        # Ask for the first attempts, then of the videos whose last attempt asked for exists for as many again.
         found: dict[str, tuple[Recovery, ...]] = {}
         first, last, remaining = 1, 1, list(dict.fromkeys(video_ids))
         while remaining:
@@ -176,9 +177,9 @@ class PrefectServer:
         attempts = {
             idempotency_key(deployment.flow_id, video_id, attempt): (video_id, attempt) for video_id, attempt in wanted
         }
-        keys, runs = list(attempts), {}
-        for start in range(0, len(keys), KEYS_ASKED):
-            asked = {"idempotency_key": {"any_": keys[start : start + KEYS_ASKED]}}
+        runs: dict[tuple[str, int], FlowRun] = {}
+        for chunk in chunked(attempts, KEYS_ASKED):
+            asked = {"idempotency_key": {"any_": chunk}}
             for raw in await self._api.runs(asked, {"id": {"any_": [deployment.flow_id]}}):
                 key = self._api.text(raw, "idempotency_key")
                 if key not in attempts:
@@ -186,25 +187,25 @@ class PrefectServer:
                 runs[attempts[key]] = self._run(raw)
         return runs
 
+    @override
     async def created_until(self, run_ids: Sequence[str]) -> datetime | None:
-        """See `controller.ports.FlowServer.created_until`."""
         times = [self._api.time(raw, "created") for raw in await self._api.runs_by_id(run_ids)]
         return max((time for time in times if time is not None), default=None)
 
+    @override
     async def heartbeats(self, run_ids: Sequence[str], *, since: datetime) -> set[str]:
-        """See `controller.ports.FlowServer.heartbeats`."""
         return await heartbeats(self._api, run_ids, since=since)
 
+    @override
     async def cancel(self, runs: Sequence[FlowRun]) -> list[FlowRun]:
-        """See `controller.ports.FlowServer.cancel`."""
         return await cancel(self._api, runs, self._run)
 
-    def turn(self) -> asyncio.Lock:
-        """See `controller.ports.FlowServer.turn`."""
-        return self._turns
+    @override
+    def creation_lock(self) -> asyncio.Lock:
+        return self._creation_lock
 
-    async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[Created]:
-        """See `controller.ports.FlowServer.create`."""
+    @override
+    async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[CreatedRun]:
         async for created in self._creator.create(deployment, batch):
             if created.run_id is not None:
                 self._own_runs.append(created.run_id)

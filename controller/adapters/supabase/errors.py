@@ -23,7 +23,8 @@ def explain(error: HttpError, service: ServiceClient, supabase: Supabase) -> Sca
         case "42P01" | "PGRST205":
             return _configuration(
                 ErrorReason.TABLE_NOT_FOUND,
-                f"spec.supabase.table: Supabase has no table {at}; write one that its API serves",
+                f"spec.supabase.table: Supabase has no table {at}",
+                "write one that its API serves",
             )
         case "42703":
             return _configuration(
@@ -42,14 +43,15 @@ def explain(error: HttpError, service: ServiceClient, supabase: Supabase) -> Sca
             )
         case "42501":
             return ServiceError(
-                f"Supabase may not read table {at} ({said}); grant its role, service_role, SELECT on it",
+                f"Supabase may not read table {at} ({said})",
+                "grant its role, service_role, SELECT on it",
                 reason=ErrorReason.FORBIDDEN,
                 service=Service.SUPABASE,
             )
         case "57014":
             return ServiceError(
-                f"Supabase took too long to find the stuck videos ({said}); an index of {at} on "
-                f"({supabase.columns.status}, {supabase.columns.created_at}) helps",
+                f"Supabase took too long to find the stuck videos ({said})",
+                f"an index of {at} on ({supabase.columns.status}, {supabase.columns.created_at}) helps",
                 reason=ErrorReason.TIMED_OUT,
                 service=Service.SUPABASE,
             )
@@ -63,13 +65,13 @@ def is_no_value(error: HttpError) -> bool:
 
 
 def _code(error: HttpError) -> str:
-    return str(error.said("code") or "")
+    return str(error.field("code") or "")
 
 
 def message(error: HttpError) -> str:
     """What Supabase said, as it said it."""
-    return str(error.said("message") or error.text)
+    return str(error.field("message") or error.text)
 
 
-def _configuration(reason: ErrorReason, message: str) -> ConfigurationError:
-    return ConfigurationError(message, reason=reason, service=Service.SUPABASE)
+def _configuration(reason: ErrorReason, problem: str, solution: str = "") -> ConfigurationError:
+    return ConfigurationError(problem, solution, reason=reason, service=Service.SUPABASE)

@@ -6,14 +6,17 @@ plainly is an error, never a missing file.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from more_itertools import chunked
 from storage3.types import CreateSignedUrlResponse
 from supabase import AsyncClient
+from typing_extensions import override
 
 from controller.adapters.http import HttpError, ServiceClient
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
+from controller.ports import ObjectStore
 
 MAX_PATHS = 1000
 """Paths in one request: what Storage takes at most."""
@@ -28,8 +31,8 @@ _TOKEN = re.compile(r"eyJ[\w.-]+|token=[^\s\"'&]+")
 T = TypeVar("T")
 
 
-class SupabaseStorage:
-    """A bucket of Supabase Storage; see `controller.ports.ObjectStore`.
+class SupabaseStorage(ObjectStore):
+    """A bucket of Supabase Storage.
 
     An upload in progress looks exactly like no file. A key that may not see the bucket is told that there is none.
     """
@@ -47,18 +50,18 @@ class SupabaseStorage:
         if bucket.id != self._bucket:
             raise self._service.unexpected("the details of another bucket")
 
-    async def complete(self, paths: Sequence[str]) -> set[str]:
-        """See `controller.ports.ObjectStore.complete`; one request for the bucket, and one for 1,000 paths."""
+    @override
+    async def existing_files(self, paths: Sequence[str]) -> set[str]:
         if not paths:
             return set()
         # Where there is no such bucket, Storage calls every path missing.
         await self.check()
         there: set[str] = set()
-        for chunk in _chunks(list(dict.fromkeys(paths))):
-            there |= await self._complete_of(chunk)
+        for chunk in chunked(dict.fromkeys(paths), MAX_PATHS):
+            there |= await self._existing_of(chunk)
         return there
 
-    async def _complete_of(self, paths: list[str]) -> set[str]:
+    async def _existing_of(self, paths: list[str]) -> set[str]:
         async def request() -> set[str]:
             signed = await self._client.storage.from_(self._bucket).create_signed_urls(paths, EXPIRES_IN)
             if [one["path"] for one in signed] != paths:
@@ -85,17 +88,17 @@ class SupabaseStorage:
 
     def _meant(self, error: HttpError) -> HttpError:
         """The error with the status that is meant: Storage sends 400 and puts the real one into the body, as a text."""
-        status = str(error.said("statusCode"))
-        text = _TOKEN.sub("***", self._service.clean(str(error.said("message") or error.text)))
+        status = str(error.field("statusCode"))
+        text = _TOKEN.sub("***", self._service.clean(str(error.field("message") or error.text)))
         meant = int(status) if error.status == 400 and _STATUS.fullmatch(status) else error.status
         return HttpError(meant, f"{text} (Storage)", error.retry_after, error.body)
 
     def _explain(self, error: HttpError) -> ScanError:
-        if error.said("code") != "NoSuchBucket" and error.said("message") != "Bucket not found":
+        if error.field("code") != "NoSuchBucket" and error.field("message") != "Bucket not found":
             return self._service.refused(error)
         return ConfigurationError(
-            f"spec.upload.bucket: Supabase Storage has no bucket {self._bucket!r}; create it, or write the name of one "
-            "that it has, letter for letter",
+            f"spec.upload.bucket: Supabase Storage has no bucket {self._bucket!r}",
+            "create it, or write the name of one that it has, letter for letter",
             reason=ErrorReason.BUCKET_NOT_FOUND,
             service=Service.SUPABASE,
         )
@@ -108,8 +111,3 @@ def _is_there(signed: CreateSignedUrlResponse) -> bool:
     if error is not None and url is None and _MISSING.search(error):
         return False
     raise ValueError
-
-
-def _chunks(paths: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(paths), MAX_PATHS):
-        yield paths[start : start + MAX_PATHS]

@@ -10,15 +10,18 @@ from datetime import datetime
 from typing import Protocol, cast
 
 import httpx
+from more_itertools import constrained_batches
 from postgrest import APIError
 from pydantic import ValidationError
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
+from typing_extensions import override
 
 from controller.adapters.http import HttpError, ServiceClient
 from controller.adapters.supabase.errors import explain, is_no_value, message
 from controller.adapters.supabase.storage import SupabaseStorage
 from controller.api.policy import PolicySpec, Stuck, Supabase
 from controller.errors import Service
+from controller.ports import VideoTable
 from controller.videos import Row, columns_needed, same_id
 
 PAGE = 1000
@@ -54,7 +57,7 @@ async def open_supabase(
     """
     service = ServiceClient(Service.SUPABASE, "SUPABASE_URL", [key])
     # The new keys are no JWT: an Authorization header that holds one is refused.
-    async with service.client(drop="Authorization" if key.startswith("sb_") else None) as http:
+    async with service.http_client(drop="Authorization" if key.startswith("sb_") else None) as http:
         options = AsyncClientOptions(
             schema=spec.supabase.schema_name,
             auto_refresh_token=False,
@@ -67,8 +70,8 @@ async def open_supabase(
         yield table, SupabaseStorage(client, service, spec.upload.bucket) if spec.upload else None
 
 
-class SupabaseTable:
-    """The table of videos behind PostgREST; see `controller.ports.VideoTable`."""
+class SupabaseTable(VideoTable):
+    """The table of videos behind PostgREST."""
 
     def __init__(
         self, client: AsyncClient, service: ServiceClient, supabase: Supabase, stuck: Stuck, columns: Sequence[str]
@@ -76,14 +79,14 @@ class SupabaseTable:
         self._client, self._service = client, service
         self._supabase, self._stuck, self._columns = supabase, stuck, columns
 
+    @override
     async def candidates(self, *, created_before: datetime, video_ids: Sequence[str] = ()) -> list[Row]:
-        """See `controller.ports.VideoTable.candidates`."""
         created = _quoted(self._supabase.columns.created_at)
         due = f"{created}.lt.{_quoted(created_before.isoformat())},{created}.is.null"
         if not video_ids:
             return await self._pages(due, None)
-        chunks = list(_chunks(list(dict.fromkeys(video_ids))))
-        return [row for chunk in chunks for row in await self._named(due, chunk)]
+        batches = _batches(list(dict.fromkeys(video_ids)))
+        return [row for batch in batches for row in await self._named(due, batch)]
 
     async def _named(self, due: str, video_ids: Sequence[str]) -> list[Row]:
         """The rows with some ids; an id that cannot be one, such as a word where ids are UUIDs, has none."""
@@ -113,8 +116,8 @@ class SupabaseTable:
         query = query.order(_quoted(columns.id), nullsfirst=False).limit(PAGE)
         return await self._rows(query, self._columns, video_ids or ())
 
+    @override
     async def row(self, video_id: str) -> Row | None:
-        """See `controller.ports.VideoTable.row`."""
         columns = self._supabase.columns
         wanted = [*self._columns, *([columns.deleted_at] if columns.deleted_at else [])]
         query = self._select(wanted).or_(_is_in(columns.id, [video_id])).limit(1)
@@ -143,12 +146,12 @@ class SupabaseTable:
         moment = _quoted(str(last_created))
         return f"{created}.gt.{moment},and({created}.eq.{moment},{video_id}.gt.{last_id})"
 
+    @override
     async def still_stuck(self, video_ids: Sequence[str]) -> set[str]:
-        """See `controller.ports.VideoTable.still_stuck`."""
         column = self._supabase.columns.id
         stuck: set[str] = set()
-        for chunk in _chunks(video_ids):
-            asked = list(chunk)
+        for batch in _batches(video_ids):
+            asked = list(batch)
             # An answer may be cut; only an empty one says that none of the ids asked for is stuck any more.
             while asked:
                 rows = await self._rows(self._stuck_rows([column]).or_(_is_in(column, asked)), [column])
@@ -203,15 +206,10 @@ def _is_in(column: str, values: Sequence[str]) -> str:
     return f"{_quoted(column)}.in.({','.join(_quoted(value) for value in values)})"
 
 
-def _chunks(video_ids: Sequence[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    length = 0
-    for video_id in video_ids:
-        size = len(str(httpx.QueryParams({"": _quoted(video_id)}))) + len("%2C") - len("=")
-        if chunk and length + size > MAX_FILTER_LENGTH:
-            yield chunk
-            chunk, length = [], 0
-        chunk.append(video_id)
-        length += size
-    if chunk:
-        yield chunk
+def _batches(video_ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The ids in batches that each fit into one filter."""
+    return constrained_batches(video_ids, MAX_FILTER_LENGTH, get_len=_length_in_url, strict=False)
+
+
+def _length_in_url(video_id: str) -> int:
+    return len(str(httpx.QueryParams({"": _quoted(video_id)}))) + len("%2C") - len("=")

@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from controller.cli.clock import read_clock
-from controller.cli.console import BAD, DIM, GOOD, Screen
+from controller.cli.console import BAD, DIM, GOOD, Console
 from controller.cli.doctor import cluster, services
-from controller.cli.doctor.examination import Answer, Ask, Examination, Mark, answer
+from controller.cli.doctor.context import Check, CheckResult, DoctorContext, Mark, run_check
 from controller.cli.options import Where, policy_options, run_async
-from controller.cli.source import needs_a_cluster, open_source
+from controller.cli.source import needs_cluster, open_source
 
-Question = tuple[str, Ask]
+Question = tuple[str, Check]
 
 OF_CLUSTER: tuple[Question, ...] = (
     ("API server", cluster.api_server),
@@ -39,7 +39,7 @@ OF_SERVICES: tuple[Question, ...] = (
 
 WIDTH = max(len(title) for title, _ in (*OF_CLUSTER, *OF_SERVICES))
 
-STYLES = {Mark.GOOD: GOOD, Mark.BAD: BAD, Mark.DOUBTFUL: "yellow", Mark.NOT_ASKED: DIM}
+STYLES = {Mark.PASSED: GOOD, Mark.FAILED: BAD, Mark.WARNING: "yellow", Mark.SKIPPED: DIM}
 
 
 @click.command()
@@ -63,33 +63,33 @@ def doctor(**where: Any) -> None:
 
 
 async def _doctor(where: Where) -> None:
-    screen = Screen()
-    answers: list[Answer] = []
+    console = Console()
+    answers: list[CheckResult] = []
     async with AsyncExitStack() as stack:
-        it = Examination(where, read_clock(), stack)
-        if not needs_a_cluster(where):
-            it.source = await stack.enter_async_context(open_source(where))
-        async for each in _ask(screen, it, (OF_SOURCE if it.source else OF_CLUSTER) + OF_SERVICES):
-            screen.say((each.mark, STYLES[each.mark]), f" {each.title:{WIDTH}}  {each.text}")
+        context = DoctorContext(where, read_clock(), stack)
+        if not needs_cluster(where):
+            context.source = await stack.enter_async_context(open_source(where))
+        async for each in _ask(console, context, (OF_SOURCE if context.source else OF_CLUSTER) + OF_SERVICES):
+            console.print((each.mark, STYLES[each.mark]), f" {each.title:{WIDTH}}  {each.text}")
             answers.append(each)
-    failed = any(each.mark is Mark.BAD for each in answers)
-    screen.say("\n", (verdict(answers), BAD if failed else GOOD))
+    failed = any(each.mark is Mark.FAILED for each in answers)
+    console.print("\n", (verdict(answers), BAD if failed else GOOD))
     if failed:
         raise click.exceptions.Exit(1)
 
 
-async def _ask(screen: Screen, it: Examination, questions: Sequence[Question]) -> AsyncIterator[Answer]:
+async def _ask(console: Console, context: DoctorContext, questions: Sequence[Question]) -> AsyncIterator[CheckResult]:
     for title, ask in questions:
-        with screen.waiting(title):
-            given = await answer(title, ask, it)
+        with console.spinner(title):
+            given = await run_check(title, ask, context)
         if given is not None:
             yield given
 
 
-def verdict(answers: Sequence[Answer]) -> str:
+def verdict(answers: Sequence[CheckResult]) -> str:
     """All answers in a sentence."""
     marks = [each.mark for each in answers]
-    bad, doubtful, not_asked = (marks.count(mark) for mark in (Mark.BAD, Mark.DOUBTFUL, Mark.NOT_ASKED))
+    bad, doubtful, not_asked = (marks.count(mark) for mark in (Mark.FAILED, Mark.WARNING, Mark.SKIPPED))
     asked = len(marks) - not_asked
     text = f"{bad} of {asked} checks failed" if bad else f"All {asked} checks passed"
     text += f", {doubtful} with a warning" if doubtful else ""

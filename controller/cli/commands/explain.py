@@ -7,19 +7,19 @@ from typing import Any
 
 import click
 
-from controller.api.manifest import Policy
 from controller.api.status import ConditionType
 from controller.cli.clock import read_clock
-from controller.cli.console import BAD, DIM, GOOD, STRONG, Screen
+from controller.cli.console import BAD, DIM, GOOD, STRONG, Console
 from controller.cli.errors import Failed
 from controller.cli.options import Where, policy_options, run_async
-from controller.cli.preview import Conclusion, look, request_for
+from controller.cli.preview import Conclusion, conclusions, request_for
 from controller.cli.program import program_name
 from controller.cli.source import Source, open_source
 from controller.decisions.checks import upload_path
-from controller.decisions.explain import Step, steps_of_checks, steps_of_row
+from controller.decisions.explain import Step, explain_checks, explain_row
 from controller.decisions.facts import Facts
 from controller.ports import Clients
+from controller.scan import prepare
 from controller.videos import Row, UnusableValueError, Video, same_id, shown
 
 
@@ -39,92 +39,92 @@ def explain(video_id: str, **where: Any) -> None:
 
 
 async def _explain(where: Where, video_id: str) -> None:
-    screen = Screen()
+    console = Console()
     async with open_source(where) as source:
-        screen.note(f"Settings: {source.said}")
-        with screen.waiting("Asking Supabase and Prefect"):
-            row = await _row(source, video_id)
-            steps, video = steps_of_row(row, source.policy.spec, now=read_clock())
-            conclusion = None
-            if video is not None:
-                more, conclusion = await _scan_for(source, video)
-                steps += more
-    _print_heading(screen, video_id, row, source)
+        console.note(f"Settings: {source.description}")
+        with console.spinner("Asking Supabase and Prefect"):
+            async with source.connect(source.policy) as clients:
+                row = await _row(source, clients, video_id)
+                steps, video = explain_row(row, source.policy.spec, now=read_clock())
+                conclusion = None
+                if video is not None:
+                    more, conclusion = await _scan_for(source, clients, video)
+                    steps += more
+    _print_heading(console, video_id, row, source)
     for step in steps:
-        _print_step(screen, step)
-    _print_verdict(screen, source, video_id, steps, conclusion)
+        _print_step(console, step)
+    _print_verdict(console, source, video_id, steps, conclusion)
 
 
-async def _row(source: Source, video_id: str) -> Row:
-    async with source.services.connect(source.policy) as clients:
-        row = await clients.table.row(video_id)
+async def _row(source: Source, clients: Clients, video_id: str) -> Row:
+    row = await clients.table.row(video_id)
     if row is None:
         at = source.policy.spec.supabase
         raise Failed(
-            f"table {at.schema_name}.{at.table} has no video {shown(video_id)}; `{program_name()} find"
-            f"{source.arguments} -o name` lists the ids of the stuck ones"
+            f"table {at.schema_name}.{at.table} has no video {shown(video_id)}",
+            f"`{program_name()} find{source.arguments} -o name` lists the ids of the stuck ones",
         )
     return row
 
 
-async def _scan_for(source: Source, video: Video) -> tuple[list[Step], Conclusion | None]:
+async def _scan_for(source: Source, clients: Clients, video: Video) -> tuple[list[Step], Conclusion | None]:
     """The checks of a stuck video, and what a scan of all videos concludes for it."""
-    policy = source.policy
-    seen = await look(source, policy, request_for(source))
-    conclusion = next((each for each in seen.conclusions if same_id(each.video_id) == same_id(video.id)), None)
-    if seen.facts is None:
+    scan = prepare(source.policy, request_for(source), clients, now=read_clock())
+    prepared = source.checked(await scan)
+    conclusion = next((each for each in conclusions(prepared) if same_id(each.video_id) == same_id(video.id)), None)
+    if prepared.facts is None:
         return [], conclusion
-    async with source.services.connect(policy) as clients:
-        facts = await _all_facts(clients, seen.facts, policy, video)
-    return steps_of_checks(video, facts, policy.spec, now=seen.now), conclusion
+    return explain_checks(video, await _all_facts(clients, prepared.facts, video)), conclusion
 
 
-async def _all_facts(clients: Clients, facts: Facts, policy: Policy, video: Video) -> Facts:
+async def _all_facts(clients: Clients, facts: Facts, video: Video) -> Facts:
     """What a scan does not ask for a video to which something cheaper objects."""
     recoveries = await clients.server.recoveries(facts.deployment, [video.id])
     uploaded: set[str] = set()
-    if policy.spec.upload is not None and clients.store is not None:
+    if facts.spec.upload is not None and clients.store is not None:
         with suppress(UnusableValueError):  # the step says so
-            uploaded = await clients.store.complete([upload_path(video, policy.spec.upload)])
+            uploaded = await clients.store.existing_files([upload_path(video, facts.spec.upload)])
     return replace(facts, recoveries={**facts.recoveries, **recoveries}, uploaded=facts.uploaded | uploaded)
 
 
-def _print_heading(screen: Screen, video_id: str, row: Row, source: Source) -> None:
+def _print_heading(console: Console, video_id: str, row: Row, source: Source) -> None:
     columns = source.policy.spec.supabase.columns
     name = shown(row.get(columns.name)) if columns.name and row.get(columns.name) is not None else ""
     tenant = row.get(columns.tenant_id) if columns.tenant_id else None
-    screen.say(
+    console.print(
         (f"Video {shown(video_id)}", STRONG), f"  {name}", (f"  of tenant {shown(tenant)}" if tenant else "", DIM)
     )
-    screen.say("")
+    console.print("")
 
 
-def _print_step(screen: Screen, step: Step) -> None:
+def _print_step(console: Console, step: Step) -> None:
     mark, style = ("✓", GOOD) if step.passed else ("✗", BAD)
-    screen.say(
+    console.print(
         (mark, style), f" {step.title:<42}", (f"{step.reason}: " if step.reason else "", STRONG), (step.saw, DIM)
     )
+    if step.meaning:
+        console.print((f"  {step.meaning}", DIM))
 
 
 def _print_verdict(
-    screen: Screen, source: Source, video_id: str, steps: list[Step], conclusion: Conclusion | None
+    console: Console, source: Source, video_id: str, steps: list[Step], conclusion: Conclusion | None
 ) -> None:
-    screen.say("")
+    console.print("")
     if conclusion is not None and conclusion.decision == "Recover":
-        screen.say(("A scan would recover it: ", GOOD), conclusion.message)
-        for obstacle in _what_keeps_scans(source):
-            screen.say(("But ", BAD), obstacle)
-        screen.say(f"\nTo retry it now, run:\n  {program_name()} retry{source.arguments} --video-id {video_id}")
+        console.print(("A scan would recover it: ", GOOD), conclusion.message)
+        for obstacle in _scan_obstacles(source):
+            console.print(("But ", BAD), obstacle)
+        console.print(f"\nTo retry it now, run:\n  {program_name()} retry{source.arguments} --video-id {video_id}")
     elif conclusion is not None:
-        screen.say((f"A scan would leave it alone: {conclusion.reason}", STRONG), f" ({conclusion.message})")
+        console.print((f"A scan would leave it alone: {conclusion.reason}", STRONG), f" ({conclusion.message})")
     elif all(step.passed for step in steps):
-        screen.say("It got going just now: a scan would not find it any more.")
+        console.print("It got going just now: a scan would not find it any more.")
     else:
         failed = next(step for step in steps if not step.passed)
-        screen.say(("It is not stuck, so no scan looks at it: ", STRONG), failed.saw)
+        console.print(("It is not stuck, so no scan looks at it: ", STRONG), failed.saw)
 
 
-def _what_keeps_scans(source: Source) -> Iterator[str]:
+def _scan_obstacles(source: Source) -> Iterator[str]:
     """What may be the matter where nothing is with the video."""
     if source.policy.spec.suspend:
         yield f"the policy is suspended, so only requested scans run; {program_name()} resume{source.arguments}"

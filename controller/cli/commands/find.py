@@ -10,12 +10,13 @@ import yaml
 from rich.text import Text
 
 from controller.api.manifest import Policy
-from controller.cli.console import BAD, DIM, GOOD, Screen, ago
+from controller.cli.console import BAD, DIM, GOOD, Console, ago
 from controller.cli.errors import WrongUseError
 from controller.cli.options import Where, policy_options, run_async
-from controller.cli.preview import Conclusion, Look, describe_age, look, request_for, with_age
+from controller.cli.preview import Conclusion, conclusions, describe_age, preview, with_age
 from controller.cli.program import program_name
 from controller.cli.source import Source, open_source
+from controller.outcome import PreparedScan
 
 AGE = click.option(
     "--age-minutes", type=click.IntRange(1, 525_600), metavar="N",
@@ -58,30 +59,30 @@ def find(
 async def _find(
     where: Where, age_minutes: int | None, statuses: Sequence[str], tenants: Sequence[str], output: str | None
 ) -> None:
-    screen = Screen()
+    console = Console()
     async with open_source(where) as source:
-        screen.note(f"Settings: {source.said}")
+        console.note(f"Settings: {source.description}")
         policy = with_age(source.policy, age_minutes)
-        _see_that_it_looks_at(policy, statuses)
+        _validate_statuses(policy, statuses)
         if output in {None, "wide"}:
-            screen.say(f"Searching for videos stuck for >{describe_age(policy.spec)}...\n")
-        with screen.waiting("Asking Supabase and Prefect"):
-            seen = await look(source, policy, request_for(source))
-    shown = [each for each in seen.conclusions if _is_wanted(each, statuses, tenants)]
+            console.print(f"Searching for videos stuck for >{describe_age(policy.spec)}...\n")
+        with console.spinner("Asking Supabase and Prefect"):
+            prepared = await preview(source, policy)
+    shown = [each for each in conclusions(prepared) if _is_wanted(each, statuses, tenants)]
     if output in {"json", "yaml"}:
-        _print_data(screen, source, seen, shown, output)
+        _print_data(console, source, prepared, shown, output)
     elif output == "name":
         for each in shown:
-            screen.say(each.video_id)
+            console.print(each.video_id)
     else:
         filters = "".join(f" --status {each}" for each in statuses) + "".join(f" --tenant {each}" for each in tenants)
-        _print_table(screen, seen, shown, filters, wide=output == "wide")
+        _print_table(console, prepared, shown, filters, wide=output == "wide")
         if any(each.decision == "Recover" for each in shown):
             age = f" --age-minutes {age_minutes}" if age_minutes is not None else ""
-            screen.say(f"\nTo retry these videos, run:\n  {program_name()} retry{source.arguments}{age}")
+            console.print(f"\nTo retry these videos, run:\n  {program_name()} retry{source.arguments}{age}")
 
 
-def _see_that_it_looks_at(policy: Policy, statuses: Sequence[str]) -> None:
+def _validate_statuses(policy: Policy, statuses: Sequence[str]) -> None:
     known = policy.spec.stuck.statuses
     if unknown := [status for status in statuses if status not in known]:
         raise WrongUseError(
@@ -99,21 +100,23 @@ def _is_wanted(each: Conclusion, statuses: Sequence[str], tenants: Sequence[str]
     )
 
 
-def _print_table(screen: Screen, seen: Look, shown: Sequence[Conclusion], filters: str, *, wide: bool) -> None:
+def _print_table(
+    console: Console, prepared: PreparedScan, shown: Sequence[Conclusion], filters: str, *, wide: bool
+) -> None:
     if not shown:
-        screen.say(("✓", GOOD), f" No stuck videos found{' with' + filters if filters else ''}!")
+        console.print(("✓", GOOD), f" No stuck videos found{' with' + filters if filters else ''}!")
         return
-    screen.say(f"Found {len(shown)} stuck video(s):\n")
+    console.print(f"Found {len(shown)} stuck video(s):\n")
     columns = ["ID", "Name", "Status", "Age", "Tenant ID", "A scan would"]
     if wide:
         columns += ["Created", "Why"]
-    screen.table(columns, (_row(each, seen, wide=wide) for each in shown), whole=["ID", "Status", "Age"])
+    console.table(columns, (_row(each, prepared, wide=wide) for each in shown), whole=["ID", "Status", "Age"])
 
 
-def _row(each: Conclusion, seen: Look, *, wide: bool) -> list[str | Text]:
+def _row(each: Conclusion, prepared: PreparedScan, *, wide: bool) -> list[str | Text]:
     video = each.video
     about: list[str | Text] = (
-        [video.name, video.status, ago(seen.now - video.created_at), video.tenant_id or ""]
+        [video.name, video.status, ago(prepared.started - video.created_at), video.tenant_id or ""]
         if video is not None
         else [""] * 4
     )
@@ -129,15 +132,17 @@ def _verdict(each: Conclusion) -> Text:
     return Text(f"{each.decision.lower()}: {each.reason}", BAD if each.decision == "Fail" else DIM)
 
 
-def _print_data(screen: Screen, source: Source, seen: Look, shown: Sequence[Conclusion], form: str) -> None:
+def _print_data(
+    console: Console, source: Source, prepared: PreparedScan, shown: Sequence[Conclusion], form: str
+) -> None:
     policy = source.policy
     data = {
         "policy": {"namespace": policy.namespace, "name": policy.name},
         "found": len(shown),
-        "videos": [_data(each, age=seen.now - each.video.created_at if each.video else None) for each in shown],
+        "videos": [_data(each, age=prepared.started - each.video.created_at if each.video else None) for each in shown],
     }
     text = json.dumps(data, indent=2, ensure_ascii=False) if form == "json" else yaml.safe_dump(data, sort_keys=False)
-    screen.say(text.rstrip())
+    console.print(text.rstrip())
 
 
 def _data(each: Conclusion, *, age: timedelta | None) -> dict[str, object]:

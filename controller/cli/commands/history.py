@@ -8,11 +8,11 @@ from rich.text import Text
 from controller.api.durations import format_duration
 from controller.api.status import PolicyStatus, ScanRecord
 from controller.cli.clock import read_clock
-from controller.cli.console import BAD, DIM, Screen, ago, counted
+from controller.cli.console import BAD, DIM, Console, ago, format_counts
 from controller.cli.errors import WrongUseError
 from controller.cli.options import Where, connection_options, run_async
 from controller.cli.policies import open_policy
-from controller.cli.render import picture, print_decisions, print_scan
+from controller.cli.render import print_decisions, print_scan, sparkline
 
 
 @click.command()
@@ -35,20 +35,20 @@ def history(name_and_run: tuple[str, ...], **where: Any) -> None:
 
 
 async def _history(where: Where, run: int | None) -> None:
-    screen = Screen()
+    console = Console()
     async with open_policy(where) as found:
         status = found.status
     scans = _numbered(status)
     if not scans:
-        screen.say("No scan yet, or the policy's historyLimit is 0")
+        console.print("No scan yet, or the policy's historyLimit is 0")
     elif run is None:
-        _print_table(screen, scans)
+        _print_table(console, scans)
     elif run in scans:
-        print_scan(screen, scans[run], now=read_clock())
+        print_scan(console, scans[run], now=read_clock())
         if run == status.totals.scans and status.last_scan is not None:
-            print_decisions(screen, status.last_scan)
+            print_decisions(console, status.last_scan)
         else:
-            screen.say(("\nDecisions are kept for the last scan only; the controller's log has them with -v", DIM))
+            console.print(("\nDecisions are kept for the last scan only; the controller's log has them with -v", DIM))
     else:
         numbers = f"{min(scans)} to {max(scans)}" if len(scans) > 1 else str(max(scans))
         raise WrongUseError(f"the history has no scan {run}; write a number from the table: {numbers}")
@@ -60,21 +60,21 @@ def _numbered(status: PolicyStatus) -> dict[int, ScanRecord]:
     return {status.totals.scans - position: scan for position, scan in enumerate(scans)}
 
 
-def _print_table(screen: Screen, scans: dict[int, ScanRecord]) -> None:
+def _print_table(console: Console, scans: dict[int, ScanRecord]) -> None:
     now = read_clock()
     rows: list[list[str | Text]] = []
     for number, scan in scans.items():
-        problem = Text(scan.error, BAD) if scan.error else Text(counted(dict(scan.reasons)), DIM)
+        problem = Text(scan.error, BAD) if scan.error else Text(format_counts(dict(scan.reasons)), DIM)
         took = format_duration(scan.completion_time - scan.start_time)
         numbers = [str(count) for count in (scan.found, scan.recovered, scan.skipped, scan.failed)]
         trigger = f"{scan.trigger} of one video" if scan.video else str(scan.trigger)
         rows.append([str(number), ago(now - scan.start_time), trigger, took, *numbers, problem])
-    screen.table(["Run", "Started", "Trigger", "Took", "Found", "Recovered", "Skipped", "Failed", "Reasons"], rows)
+    console.table(["Run", "Started", "Trigger", "Took", "Found", "Recovered", "Skipped", "Failed", "Reasons"], rows)
     if len(scans) > 1:
         oldest_first = list(reversed(scans.values()))
-        screen.say("")
+        console.print("")
         for title, values in (
             ("Found    ", [scan.found for scan in oldest_first]),
             ("Recovered", [scan.recovered for scan in oldest_first]),
         ):
-            screen.say(f"{title}  {picture(values)}  at most {max(values)}")
+            console.print(f"{title}  {sparkline(values)}  at most {max(values)}")

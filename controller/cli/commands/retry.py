@@ -2,23 +2,25 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence, Set
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Self
 
 import click
 
-from controller.api.manifest import Policy
 from controller.cli.clock import read_clock
 from controller.cli.commands.find import AGE
-from controller.cli.console import BAD, DIM, GOOD, STRONG, Screen, counted
-from controller.cli.options import Where, policy_options, run_async
-from controller.cli.preview import describe_age, request_for, why_missing, with_age
+from controller.cli.console import BAD, DIM, GOOD, STRONG, Console, format_counts
+from controller.cli.options import Where, open_runner, policy_options
+from controller.cli.preview import Missing, describe_age, explain_missing, request_for, with_age
 from controller.cli.program import program_name
-from controller.cli.progress import WatchedScan
+from controller.cli.progress import A_FEW, RetryProgress
 from controller.cli.source import Source, open_source
-from controller.decisions.decision import Skip, SkipReason
-from controller.outcome import Outcome, Recovered
-from controller.scan import run_scan
+from controller.decisions.decision import Failure, Skip
+from controller.outcome import Outcome, PreparedScan, Recovered
+from controller.ports import Clients
+from controller.scan import execute, prepare
 from controller.videos import same_id, shown
 
 RULE = "=" * 60
@@ -43,83 +45,156 @@ def retry(dry_run: bool, video_ids: tuple[str, ...], age_minutes: int | None, ye
 
     Exit code: 0 if nothing failed, 1 if something did, 2 for wrong use, 130 after Ctrl-C.
     """
-    run_async(_retry(Where(**where), tuple(dict.fromkeys(video_ids)), age_minutes, dry_run=dry_run, yes=yes))
+    with open_runner() as runner:
+        _retry(runner, Where(**where), tuple(dict.fromkeys(video_ids)), age_minutes, dry_run=dry_run, yes=yes)
 
 
-async def _retry(
-    where: Where, video_ids: tuple[str, ...], age_minutes: int | None, *, dry_run: bool, yes: bool
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A retry whose decisions are made."""
+
+    source: Source
+    clients: Clients
+    prepared: PreparedScan
+
+
+def _retry(
+    runner: asyncio.Runner,
+    where: Where,
+    video_ids: tuple[str, ...],
+    age_minutes: int | None,
+    *,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
-    screen = Screen()
-    async with open_source(where) as source:
-        screen.note(f"Settings: {source.said}")
-        policy = with_age(source.policy, age_minutes)
-        screen.say(f"Searching for stuck videos (age > {describe_age(policy.spec)})...\n")
-        run = WatchedScan(screen, dry_run=dry_run, ask=not yes and screen.person_is_there)
-        outcome = await _watch(source, policy, video_ids, run)
-        unknown = await _tell_of_others(screen, source, policy, outcome) if outcome.error is None else 0
-    _print_summary(screen, outcome, run, unknown)
-    if outcome.error is not None:
-        raise source.in_words(outcome.error)
-    if run.stop.is_set():
+    console, stack = Console(), AsyncExitStack()
+    progress = RetryProgress(console)
+    try:
+        session = runner.run(_prepare(stack, console, where, video_ids, age_minutes))
+        prepared = session.prepared
+        progress.show_decisions(prepared, dry_run=dry_run)
+        # The question comes between two runs of the loop: nothing else goes on meanwhile, and Ctrl-C ends it.
+        must_ask = not (dry_run or yes) and console.is_interactive and len(prepared.recoveries) > A_FEW
+        goes_on = not dry_run and (not must_ask or progress.ask(prepared.recoveries, now=read_clock()))
+        outcome = runner.run(_execute(session, progress)) if goes_on and prepared.error is None else None
+        summary = _Summary.of(prepared, outcome, dry_run=dry_run, is_interrupted=progress.stop.is_set())
+        error = outcome.error if outcome is not None else prepared.error
+        missing = runner.run(_explain_others(session, summary.seen)) if error is None else {}
+    finally:
+        runner.run(stack.aclose())
+    _print_missing(console, session.source, missing)
+    unknown = sum(not each.exists for each in missing.values())
+    _print_summary(console, summary, unknown=unknown, is_named=bool(missing), is_failed=error is not None)
+    if error is not None:
+        raise session.source.in_words(error)
+    if progress.stop.is_set():
         raise click.exceptions.Exit(130)
-    if run.declined or unknown or any(not isinstance(each, Recovered | Skip) for each in outcome.results):
+    if summary.not_triggered or unknown or summary.failures:
         raise click.exceptions.Exit(1)
 
 
-async def _watch(source: Source, policy: Policy, video_ids: Sequence[str], run: WatchedScan) -> Outcome:
+async def _prepare(
+    stack: AsyncExitStack, console: Console, where: Where, video_ids: Sequence[str], age_minutes: int | None
+) -> _Session:
+    source = await stack.enter_async_context(open_source(where))
+    console.note(f"Settings: {source.description}")
+    policy = with_age(source.policy, age_minutes)
+    console.print(f"Searching for stuck videos (age > {describe_age(policy.spec)})...\n")
+    with console.spinner("Asking Supabase and Prefect"):
+        clients = await stack.enter_async_context(source.connect(policy))
+        prepared = await prepare(policy, request_for(source, video_ids), clients, now=read_clock())
+    return _Session(source, clients, prepared)
+
+
+async def _execute(session: _Session, progress: RetryProgress) -> Outcome:
+    prepared = session.prepared
     try:
-        with run.shown():
-            request = request_for(source, video_ids)
-            return await run_scan(policy, request, source.services, run, now=read_clock(), stop=run.stop)
+        with progress.shown(len(prepared.recoveries)):
+            return await execute(prepared, session.clients, stop=progress.stop, on_result=progress.on_result)
     except asyncio.CancelledError:
-        if not run.stop.is_set():
+        if not progress.stop.is_set():
             raise
         # It was pressed twice. Prefect may still be at work on a batch; its keys are what keeps that safe.
-        run.screen.say(
+        progress.console.print(
             "Ended in the middle of a batch. What Prefect creates of it is found by the next scan, not doubled."
         )
         raise click.exceptions.Exit(130) from None
 
 
-async def _tell_of_others(screen: Screen, source: Source, policy: Policy, outcome: Outcome) -> int:
-    """Say of each video that was named and has no result why; return how many there are not."""
-    seen = {same_id(each.video_id) for each in outcome.results}
-    left = [video_id for video_id in outcome.request.video_ids if same_id(video_id) not in seen]
-    missing = await why_missing(source.services, policy, left) if left else {}
+async def _explain_others(session: _Session, seen: Set[str]) -> dict[str, Missing]:
+    """Why the scan has nothing about videos that were named."""
+    left = [each for each in session.prepared.request.video_ids if same_id(each) not in seen]
+    return await explain_missing(session.clients, session.prepared.policy, left)
+
+
+def _print_missing(console: Console, source: Source, missing: Mapping[str, Missing]) -> None:
     for video_id, each in missing.items():
         if each.exists:
-            screen.say(("✗", DIM), f" Skipping video {video_id}: {each.why}")
+            console.print(("✗", DIM), f" Skipping video {video_id}: {each.why}")
         else:
             advice = f"; see the ids that `{program_name()} find{source.arguments}` lists"
-            screen.say(("✗", BAD), f" Video {shown(video_id)} {each.why}{advice}")
-    return sum(not each.exists for each in missing.values())
+            console.print(("✗", BAD), f" Video {shown(video_id)} {each.why}{advice}")
 
 
-def _print_summary(screen: Screen, outcome: Outcome, run: WatchedScan, unknown: int) -> None:
-    kinds = Counter(type(each) for each in outcome.results)
-    skips = [each for each in outcome.results if isinstance(each, Skip)]
-    if run.dry_run or run.declined:
-        skips = [each for each in skips if each.reason is not SkipReason.INTERRUPTED]
-    failed = len(outcome.results) - kinds[Recovered] - kinds[Skip] + unknown
-    reasons = counted(dict(Counter(str(each.reason) for each in skips)))
-    failures = counted(
-        dict(Counter(str(each.reason) for each in outcome.results if not isinstance(each, Recovered | Skip)))
-    )
-    if not outcome.results and not unknown:
-        if outcome.error is None:
-            screen.say(("✓", GOOD), " No stuck videos found!")
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """A retry in numbers; they add up to `found`.
+
+    Attributes:
+        title: What the recoveries are called.
+        not_triggered: Recoveries that a person did not want.
+        seen: The ids of all videos that were found, in the form of `same_id`.
+        end: What the last line says, if there is one.
+    """
+
+    found: int
+    title: str
+    recovered: int
+    not_triggered: int
+    skips: Mapping[str, int]
+    failures: Mapping[str, int]
+    seen: Set[str]
+    end: str = ""
+
+    @classmethod
+    def of(cls, prepared: PreparedScan, outcome: Outcome | None, *, dry_run: bool, is_interrupted: bool) -> Self:
+        results = outcome.results if outcome is not None else prepared.left_alone
+        wanted = prepared.recoveries if outcome is None else []
+        recovered = len(wanted) if dry_run else sum(isinstance(each, Recovered) for each in results)
+        end = ""
+        if dry_run:
+            end = "\n(DRY RUN: nothing was changed)"
+        elif wanted:
+            end = "\nNothing was triggered."
+        elif is_interrupted:
+            end = "\nInterrupted; what is left waits for the next scan."
+        return cls(
+            len(results) + len(wanted),
+            "Would be triggered:     " if dry_run else "Successfully triggered: ",
+            recovered,
+            0 if dry_run else len(wanted),
+            Counter(str(each.reason) for each in results if isinstance(each, Skip)),
+            Counter(str(each.reason) for each in results if isinstance(each, Failure)),
+            {same_id(each.video_id) for each in results} | {same_id(each.video.id) for each in wanted},
+            end,
+        )
+
+
+def _print_summary(console: Console, summary: _Summary, *, unknown: int, is_named: bool, is_failed: bool) -> None:
+    if not summary.found and not unknown:
+        if not is_failed:
+            text = "\nNothing to retry." if is_named else " No stuck videos found!"
+            console.print(*([] if is_named else [("✓", GOOD)]), text)
         return
-    screen.say(("\n" + RULE + "\nRETRY SUMMARY\n" + RULE, STRONG))
-    screen.say(f"Total videos found:     {len(outcome.results)}")
-    if run.dry_run:
-        screen.say(f"Would be triggered:     {kinds[Skip] - len(skips)}")
-    else:
-        screen.say(f"Successfully triggered: {kinds[Recovered]}")
-    screen.say(f"Skipped:                {len(skips)}", f"  ({reasons})" if reasons else "")
-    screen.say(f"Failed:                 {failed}", f"  ({failures})" if failures else "")
-    if run.dry_run:
-        screen.say("\n(DRY RUN: nothing was changed)")
-    elif run.declined and not kinds[Recovered]:
-        screen.say("\nNothing was triggered.")
-    elif run.stop.is_set():
-        screen.say("\nInterrupted; what is left waits for the next scan.")
+    skips, failures = format_counts(dict(summary.skips)), format_counts(dict(summary.failures))
+    console.print(("\n" + RULE + "\nRETRY SUMMARY\n" + RULE, STRONG))
+    console.print(f"Total videos found:     {summary.found}")
+    console.print(f"{summary.title}{summary.recovered}")
+    if summary.not_triggered:
+        console.print(f"Not triggered:          {summary.not_triggered}")
+    console.print(f"Skipped:                {sum(summary.skips.values())}", f"  ({skips})" if skips else "")
+    console.print(
+        f"Failed:                 {sum(summary.failures.values()) + unknown}", f"  ({failures})" if failures else ""
+    )
+    if summary.end:
+        console.print(summary.end)

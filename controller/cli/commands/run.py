@@ -1,24 +1,20 @@
 """`run`: the controller itself, or without a cluster the scans of one policy from a file."""
 
 import asyncio
-import logging
 from pathlib import Path
 
 import click
-import kopf
-import stamina.instrumentation
 from click.core import ParameterSource
 
-from controller.adapters.http import log_retry
 from controller.cli.clock import read_clock
 from controller.cli.errors import WrongUseError
-from controller.cli.options import Where
+from controller.cli.logs import configure_logging
+from controller.cli.options import Where, context_option, kubeconfig_option
 from controller.cli.program import program_name
 from controller.cli.source import from_files
 from controller.errors import ConfigurationError, ErrorReason
-from controller.operator.run import run_controller
 from controller.operator.settings import Settings
-from controller.operator.standalone import Source, Standalone, run_standalone
+from controller.operator.standalone import LoadedPolicy, Standalone, run_standalone
 
 
 @click.command()
@@ -36,12 +32,8 @@ from controller.operator.standalone import Source, Standalone, run_standalone
     metavar="NAME",
     help="Watch this namespace; repeatable. Default: all.",
 )
-@click.option(
-    "--kubeconfig",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Default: the Pod's service account, $KUBECONFIG, ~/.kube/config.",
-)
-@click.option("--context", metavar="NAME", help="The kubeconfig's context. Default: its current one.")
+@kubeconfig_option
+@context_option
 @click.option(
     "--max-concurrent-scans",
     type=click.IntRange(1, 100),
@@ -77,10 +69,12 @@ def run(
     Exit code: 0 after SIGTERM or Ctrl-C, and with --once if nothing failed; 1 if something did, 2 for wrong use.
     """
     _refuse_wrong_use(ctx, name, files, once=once)
-    _configure_logging(as_json=log_format == "json", verbose=verbose)
+    configure_logging(as_json=log_format == "json", verbose=verbose)
     if files:
         _run_standalone(Where(name=name, files=files), once=once)
     else:
+        from controller.operator.run import run_controller  # loads kopf and the Kubernetes client
+
         settings = Settings(tuple(dict.fromkeys(namespaces)), kubeconfig, context, max_concurrent_scans)
         asyncio.run(run_controller(settings))
 
@@ -109,12 +103,12 @@ def _can_be_read_again(file: str) -> bool:
 
 
 def _run_standalone(where: Where, *, once: bool) -> None:
-    def load() -> Source:
+    def load() -> LoadedPolicy:
         try:
             source = from_files(where)
         except WrongUseError as error:
             raise ConfigurationError(error.message, reason=ErrorReason.INVALID_SPEC) from None
-        return Source(source.policy, source.services, source.said)
+        return LoadedPolicy(source.manifest or {}, source.services, source.description)
 
     watched = () if once else tuple(Path(file) for file in where.files)
     try:
@@ -123,16 +117,3 @@ def _run_standalone(where: Where, *, once: bool) -> None:
         raise WrongUseError(error.message) from None
     if not asyncio.run(run_standalone(runner, once=once)):
         raise click.exceptions.Exit(1)
-
-
-def _configure_logging(*, as_json: bool, verbose: bool) -> None:
-    kopf.configure(log_format=kopf.LogFormat.JSON if as_json else kopf.LogFormat.FULL, log_refkey="object")
-    logging.getLogger("controller").setLevel(logging.DEBUG if verbose else logging.INFO)
-    # Kopf logs two lines for each tick and each event of each policy. Its warnings and errors are worth reading.
-    for chatty in ("kopf", "httpx", "kubernetes"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # Kopf silences asyncio, where the death of a task shows first.
-    asyncio_logger = logging.getLogger("asyncio")
-    asyncio_logger.propagate, asyncio_logger.handlers = True, []
-    asyncio_logger.setLevel(logging.WARNING)
-    stamina.instrumentation.set_on_retry_hooks([log_retry])

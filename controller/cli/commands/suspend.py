@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from controller.cli.clock import read_clock
-from controller.cli.console import Screen, moment
+from controller.cli.console import Console, moment
 from controller.cli.options import Where, cluster_options, run_async
 from controller.cli.policies import open_policy
 from controller.schedule import Schedule
@@ -32,7 +32,7 @@ def resume(**where: Any) -> None:
 
 
 async def _set_suspend(where: Where, *, suspended: bool) -> None:
-    screen = Screen()
+    console = Console()
     async with open_policy(where) as found:
         key, spec = found.key, found.policy.spec
         schedule = Schedule(spec.schedule, spec.time_zone)
@@ -42,4 +42,4 @@ async def _set_suspend(where: Where, *, suspended: bool) -> None:
     now = read_clock()
     rest = "" if suspended else f"; the next scan comes {moment(schedule.after(now), now=now)}"
     verb = "suspended" if suspended else "active" if already else "resumed"
-    screen.say(f"policy {key.namespace}/{key.name} is {already}{verb}{rest}")
+    console.print(f"policy {key.namespace}/{key.name} is {already}{verb}{rest}")
