@@ -1,4 +1,4 @@
-"""How a constraint is said once, for Python and for the API server, and the texts that several fields share.
+"""Constraints, each written once for Python and for the API server, and the texts that several fields share.
 
 A rule has its CEL, its Python and one message, which says what to write; a block is a model whose JSON schema carries
 its rules. Knows nothing about what a policy is.

@@ -46,7 +46,7 @@ def _ready(field: str) -> str:
 
 PRINTER_COLUMNS = (
     _column("Schedule", "string", ".spec.schedule", "When it scans."),
-    _column("Suspend", "boolean", ".spec.suspend", "Whether the schedule rests."),
+    _column("Suspend", "boolean", ".spec.suspend", "Whether scheduled scans are suspended."),
     _column("Mode", "string", ".spec.mode", "Enforce, or Observe: create nothing.", _WIDE),
     _column("Stuck", "integer", ".status.stuck.total", "Stuck videos that the last full scan found."),
     _column("Recovered", "integer", ".status.lastScan.recovered", "Videos that the last scan recovered."),

@@ -357,7 +357,7 @@ class PolicySpec(Block):
     """A scan that was missed by less than this, because no controller was there, is caught up once. 0s: never."""
 
     suspend: StrictBool = Field(default=False, examples=[True])
-    """Whether the schedule rests. Requests by annotation are served all the same."""
+    """Whether scheduled scans are suspended. Scans requested by annotation still run."""
 
     mode: Mode = Field(default=Mode.ENFORCE, examples=["Observe"])
     """What a scan does. Enforce: decide and recover. Observe: decide and report, create nothing."""

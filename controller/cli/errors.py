@@ -5,7 +5,7 @@
 
 import click
 
-from controller.errors import RecoveryError
+from controller.errors import ErrorReason, RecoveryError, ScanError
 
 
 class Failed(click.ClickException):
@@ -30,6 +30,8 @@ class WrongUseError(Failed):
 
 def in_words(error: Exception, hint: str = "") -> click.ClickException:
     """An error of any layer as one that the command line shows, with a hint behind it."""
+    if isinstance(error, ScanError) and error.reason is ErrorReason.INVALID_CERTIFICATES:
+        return WrongUseError(error.message)  # not what a service says, but a setting of this process
     if isinstance(error, RecoveryError):
         return Failed(error.message + hint)
     return Failed(f"this is a defect of the program ({type(error).__name__})", "-v shows where it happened")

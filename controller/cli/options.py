@@ -54,8 +54,13 @@ def _remember_verbose(ctx: click.Context, _parameter: click.Parameter, verbose: 
 
 
 verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, expose_value=False, callback=_remember_verbose, help="Show how errors came about."
-)
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_remember_verbose,
+    help="Show tracebacks of errors, and retries.",
+)  # fmt: skip
 
 _name = click.argument("name", required=False)
 _files = click.option(

@@ -89,7 +89,7 @@ class _NoAbandonedFlowRun(Check):
 
 
 def describe_abandoned(run: FlowRun, *, now: datetime) -> str:
-    """An abandoned run in words for the person who has to see to it."""
+    """An abandoned run in words, for the person who has to look into it."""
     silence = max(timedelta(0), now - run.since) if run.since else timedelta(0)
     return (
         f"flow run {run.name} is {run.state} without a sign of life for {format_duration(silence)}; end it in Prefect "

@@ -44,7 +44,7 @@ class SkipReason(StrEnum):
 
 
 FOR_A_PERSON = frozenset({SkipReason.ABANDONED_RUN, SkipReason.QUARANTINED, SkipReason.UPLOAD_ABANDONED})
-"""Reasons that hardly pass by themselves: somebody has to see to the video."""
+"""Reasons that do not go away by themselves: a person has to look into the video."""
 
 
 class FailureReason(StrEnum):

@@ -184,7 +184,7 @@ def _decision_records(results: Sequence[Result]) -> tuple[DecisionRecord, ...]:
 
 
 def _rank(result: Result) -> int:
-    """What a person has to see to comes first, what passes by itself last."""
+    """What a person has to look into comes first, what goes away by itself last."""
     if isinstance(result, Failure):
         return 0
     if isinstance(result, Recovered):

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import selectors
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -286,12 +287,40 @@ Respond = Callable[[Asked], Answer]
 
 
 @asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Run a server on the loopback interface; gives its port. Leaves no connection open, however a test ends."""
+    connections: set[asyncio.Task[Any]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            connections.add(task)
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        await server.wait_closed()
+
+
+@asynccontextmanager
 async def serving(respond: Respond) -> AsyncIterator[tuple[str, list[Asked]]]:
-    """Run such a server; gives its address and what it was asked."""
+    """Run a server that answers what it is told to; gives its address and what it was asked."""
     requests: list[Asked] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with suppress(asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
             body = await reader.readexactly(int(headers.get("content-length", 0)))
@@ -299,18 +328,9 @@ async def serving(respond: Respond) -> AsyncIterator[tuple[str, list[Asked]]]:
             requests.append(Asked(method, target, headers, body))
             writer.write(respond(requests[-1]).encoded())
             await writer.drain()
-        except asyncio.IncompleteReadError:
-            pass
-        finally:
-            writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    try:
-        yield f"http://{host}:{port}", requests
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with listening(serve) as port:
+        yield f"http://127.0.0.1:{port}", requests
 
 
 def in_turn(*answers: Answer) -> Respond:

@@ -346,6 +346,16 @@ async def test_forgetting_a_policy_stops_its_turn_and_no_other(dispatcher, turns
     assert [arguments["stop"].is_set() for arguments in turns.arguments] == [True, False]
 
 
+async def test_forgetting_a_policy_that_does_not_run_does_not_stop_it_when_it_runs_again(dispatcher, turns):
+    turns.hold("one")
+
+    dispatcher.forget(key())
+    dispatcher.enqueue_if_due(resource())
+    await settle()
+
+    assert [arguments["stop"].is_set() for arguments in turns.arguments] == [False]
+
+
 async def test_a_policy_being_deleted_is_forgotten(dispatcher, turns):
     turns.hold("one")
     dispatcher.enqueue_if_due(resource())

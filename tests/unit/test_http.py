@@ -1,16 +1,25 @@
 """Requests to a service: what is tried again and when, what errors say, and that they never say a key."""
 
+import asyncio
 import email.utils
+import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Any
 
 import httpx
 import pytest
 import stamina
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from controller.adapters import http
 from controller.adapters.http import ATTEMPTS, MAX_ANSWER_SHOWN, MAX_WAIT, RETRIED, HttpError, ServiceClient
 from controller.errors import ErrorReason, Service, ServiceError
-from tests.unit.fakes import NOW, Answer, Asked, in_jumping_time, in_turn, serving
+from tests.unit.fakes import NOW, Answer, Asked, in_jumping_time, in_turn, listening, serving
 
 SECRET = "sb_secret_0123456789"
 CLIENT = ServiceClient(Service.PREFECT, "PREFECT_API_URL", [SECRET, "", "hunter2"])
@@ -23,9 +32,13 @@ def at_once() -> Iterator[None]:
         yield
 
 
+def connected(url: str) -> httpx.AsyncClient:
+    return CLIENT.http_client(base_url=url)
+
+
 async def ask(*answers: Answer) -> tuple[httpx.Response, list[Asked]]:
     """A request to a server that gives these answers, through `send`."""
-    async with serving(in_turn(*answers)) as (url, asked), CLIENT.http_client(base_url=url) as client:
+    async with serving(in_turn(*answers)) as (url, asked), connected(url) as client:
         return await CLIENT.send(lambda: client.get("/x")), asked
 
 
@@ -93,7 +106,7 @@ async def test_tries_an_answer_again_that_was_cut(at_once):
 
 
 async def test_an_answer_that_is_cut_each_time_is_no_answer(at_once):
-    async with serving(in_turn(Answer(b"12345", cut=1))) as (url, asked), CLIENT.http_client(base_url=url) as client:
+    async with serving(in_turn(Answer(b"12345", cut=1))) as (url, asked), connected(url) as client:
         error = await failed(lambda: client.get("/"))
 
     assert error.reason is ErrorReason.UNREACHABLE
@@ -323,3 +336,71 @@ def test_a_key_in_an_unexpected_answer_is_hidden():
 )
 def test_an_answer_is_shown(text, shown):
     assert CLIENT.clean(text) == shown
+
+
+# How it is wired
+
+
+@pytest.fixture(scope="module")
+def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """What a server needs that signed its own certificate."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path_factory.mktemp("tls") / "server.pem"
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, *plain) + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
+
+
+async def test_a_server_whose_certificate_nobody_signed_is_told_no_key(self_signed):
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read(1000))
+
+    with stamina.set_testing(True, attempts=1):
+        async with (
+            listening(answer, tls=self_signed) as port,
+            CLIENT.http_client(base_url=f"https://127.0.0.1:{port}") as client,
+        ):
+            error = await failed(lambda: client.get("/x", headers={"apikey": SECRET}))
+
+    assert error.reason is ErrorReason.UNREACHABLE
+    assert "certificate verify failed" in error.message
+    assert asked == []
+
+
+async def test_a_server_that_is_silent_is_given_up_in_time(monkeypatch):
+    monkeypatch.setattr(http, "TIMEOUT", httpx.Timeout(0.2, connect=5))
+
+    async def say_nothing(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with (
+        listening(say_nothing) as port,
+        asyncio.timeout(30),
+        CLIENT.http_client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        error = await failed(lambda: client.get("/x"))
+
+    assert error.reason is ErrorReason.TIMED_OUT
+    assert error.message.startswith("Prefect did not answer within 0.2 s")
+
+
+def test_no_wait_is_longer_than_a_scan_can_afford():
+    assert waits(HttpError(429, "", 3600.0)) == 15

@@ -1,4 +1,4 @@
-"""`completion`: what a shell needs to complete commands and options; and what kubectl asks for, to complete them."""
+"""`completion`: the script for a shell, and the answers to kubectl, which completes its plugins' commands."""
 
 import sys
 
@@ -15,7 +15,7 @@ VARIABLE = "_VIDEO_RECOVERY_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what lets a shell complete this program.
+    """Print the completion script of a shell.
 
     \b
     bash:  source <(video-recovery completion bash)

@@ -1,4 +1,4 @@
-"""`doctor`: the questions people ask when it does not work, each asked for real. Changes nothing."""
+"""`doctor`: checks everything that a scan needs, on the real services. Changes nothing."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -54,8 +54,8 @@ def doctor(**where: Any) -> None:
 
     \b
     A line for each check:
-      ✓ it is well        ✗ it is not, and what to do
-      ! it may be meant   - not asked, because of something above
+      ✓ passed            ✗ failed, and what to do
+      ! a warning         - not asked, because of a failure above
 
     Exit code: 0 if no check failed, 1 if one did, 2 if the command or its settings have to be written differently.
     """  # noqa: D301 - click wants the character

@@ -29,9 +29,9 @@ from controller.videos import Row, UnusableValueError, Video, same_id, shown
 def explain(video_id: str, **where: Any) -> None:
     """Explain what a scan would do with one video, and why.
 
-    Goes through every check in the order in which they take precedence, with what each saw, also those that a scan
-    would not come to, because an earlier one objects. The last line is the decision of a whole scan at this moment, so
-    it knows the limits too. Nothing is changed.
+    Shows every check in the order in which they take precedence, with what it saw; also those that a scan does not
+    reach because an earlier one objects. The last line is the decision of a whole scan at this moment, limits included.
+    Nothing is changed.
 
     Exit code: 0 whatever the decision is, 1 if the video does not exist or a service does not answer.
     """

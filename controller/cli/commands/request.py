@@ -1,4 +1,4 @@
-"""`scan` and `release`: ask the controller for a scan, and wait for the answer to just that."""
+"""`scan` and `release`: request a scan from the controller, and wait for just that scan."""
 
 import asyncio
 import uuid
@@ -42,7 +42,7 @@ class _Duration(click.ParamType[float]):
 _timeout = click.option(
     "--timeout", type=_Duration(), default="10m", show_default=True, metavar="TIME", help="How long to wait."
 )
-_no_wait = click.option("--no-wait", is_flag=True, help="Only ask.")
+_no_wait = click.option("--no-wait", is_flag=True, help="Request the scan and do not wait.")
 
 
 @click.command()
@@ -50,9 +50,9 @@ _no_wait = click.option("--no-wait", is_flag=True, help="Only ask.")
 @_timeout
 @cluster_options
 def scan(no_wait: bool, timeout: float, **where: Any) -> None:
-    """Ask the controller for a scan now, and wait until it was done.
+    """Request a scan from the controller, and wait until it is done.
 
-    Works while the policy is suspended too. Exit code: 0 if the scan failed nowhere, else 1.
+    Works while the policy is suspended, too. Exit code: 0 if nothing failed, 1 if something did.
     """
     run_async(_request(Where(**where), None, wait=not no_wait, seconds=timeout))
 
@@ -63,7 +63,7 @@ def scan(no_wait: bool, timeout: float, **where: Any) -> None:
 @_timeout
 @cluster_options
 def release(video_id: str, no_wait: bool, timeout: float, **where: Any) -> None:
-    """Take one video out of quarantine: have the controller recover it now.
+    """Release one video from quarantine: the controller recovers it now.
 
     Its attempts count anew from there. A video that is backing off is recovered as well; one that a flow run
     works on is not. Without a cluster, `retry --video-id` does the same.

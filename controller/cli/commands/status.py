@@ -1,4 +1,4 @@
-"""`status`: how a policy is: its conditions, its next scan, its last one, and who is quarantined."""
+"""`status`: the status of a policy: its conditions, its next scan, its last one, and the quarantined videos."""
 
 from datetime import datetime
 from typing import Any
@@ -19,9 +19,9 @@ from controller.errors import ConfigurationError
 @click.command()
 @cluster_options
 def status(**where: Any) -> None:
-    """Show how a policy is.
+    """Show the status of a policy.
 
-    Its conditions, its next scan, its last one with the reasons for skips, who is quarantined, and the totals.
+    Its conditions, its next scan, its last one with the reasons for skips, the quarantined videos, and the totals.
     """
     run_async(_status(Where(**where)))
 

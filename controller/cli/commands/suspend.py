@@ -1,4 +1,4 @@
-"""`suspend` and `resume`: let the schedule rest, and take it up again."""
+"""`suspend` and `resume`: stop the scheduled scans of a policy, and start them again."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ from controller.schedule import Schedule
 @click.command()
 @cluster_options
 def suspend(**where: Any) -> None:
-    """Let the schedule of a policy rest.
+    """Suspend a policy.
 
-    A scan under way is finished, and requests are still served.
+    No scheduled scan runs until it is resumed. A scan that is running is finished, and requested scans still run.
     """
     run_async(_set_suspend(Where(**where), suspended=True))
 
@@ -24,9 +24,9 @@ def suspend(**where: Any) -> None:
 @click.command()
 @cluster_options
 def resume(**where: Any) -> None:
-    """Take the schedule of a policy up again.
+    """Resume a policy.
 
-    It goes on with its next time: nothing in the past is made up for.
+    The next scan is the next scheduled one. Scans missed while it was suspended are not caught up.
     """
     run_async(_set_suspend(Where(**where), suspended=False))
 
@@ -40,6 +40,6 @@ async def _set_suspend(where: Where, *, suspended: bool) -> None:
         if not already:
             await found.patch(spec={"suspend": suspended})
     now = read_clock()
-    rest = "" if suspended else f"; the next scan comes {moment(schedule.after(now), now=now)}"
+    next_scan = "" if suspended else f"; the next scan comes {moment(schedule.after(now), now=now)}"
     verb = "suspended" if suspended else "active" if already else "resumed"
-    console.print(f"policy {key.namespace}/{key.name} is {already}{verb}{rest}")
+    console.print(f"policy {key} is {already}{verb}{next_scan}")

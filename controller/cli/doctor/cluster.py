@@ -133,7 +133,7 @@ async def policy(context: DoctorContext) -> str:
 
 
 async def controller(context: DoctorContext) -> str:
-    """Check whether a controller is alive and looks after the policy."""
+    """Check whether a controller runs and reconciles the policy."""
     found, loop = context.require_policy_object(), asyncio.get_running_loop()
     until = loop.time() + SIGN_WITHIN
     while (problem := missing_sign(found.manifest, now=context.now)) and loop.time() < until:
