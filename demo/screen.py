@@ -10,8 +10,13 @@ from pathlib import Path
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
+def title(text: str) -> None:
+    """Begin one of the two parts of the story."""
+    print("\n" + _styled(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}", "1;36"), flush=True)
+
+
 def heading(text: str) -> None:
-    """Begin a part of the story."""
+    """Begin a section of the story."""
     print("\n" + _styled(f"== {text}", "1;36"), flush=True)
 
 

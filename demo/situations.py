@@ -44,7 +44,9 @@ SITUATIONS = (
 
 
 def create(supabase: Supabase, prefect: Prefect, deployment: Deployment) -> list[Situation]:
-    """Put every situation into the database, with its flow run into Prefect."""
+    """Put every situation into the database, with its flow run into Prefect; what was in either is gone."""
+    supabase.execute("truncate captionacc.videos")
+    prefect.clear_flow_runs()
     now = datetime.now(UTC)
     situations = [situation.with_id() for situation in SITUATIONS]
     supabase.insert_videos(

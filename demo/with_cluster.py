@@ -1,46 +1,38 @@
-"""The story with a Kubernetes API server: a policy is applied, and its user watches what becomes of the videos."""
+"""The second part of the story has a cluster: a policy is applied, and its user watches what becomes of the videos."""
 
 import os
-import subprocess
+import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
-from demo import situations
+from demo.processing import PATIENCE, create_videos, show_processing, wait_until
 from demo.screen import Shell, heading, say, show_command
 from demo.situations import Situation
 from devstack import ControlPlane, Stack
+from devstack.process import Child
 
 PROJECT = Path(__file__).resolve().parent.parent
 NAMESPACE = "video-recovery-demo"
 NAME = f"captionacc-prod -n {NAMESPACE}"
 POLICY = f"vrp {NAME}"
 REQUESTED_AT = "recovery.captiona.cc/requestedAt"
-RECOVERIES = {"tags": {"all_": ["recovery"]}}
-PATIENCE = 60
-"""Seconds to wait for what should take one or two."""
 
 
-def show_with_cluster(stack: Stack, *, keep: bool) -> None:
-    """Tell the whole story; with `keep`, leave everything running until Ctrl-C."""
-    cluster = stack.control_plane
-    worker = stack.worker
-    assert cluster is not None
-    assert worker is not None
+def show_with_cluster(stack: Stack, cluster: ControlPlane, *, keep: bool) -> None:
+    """Install, apply, scan, suspend, delete; with `keep`, leave everything running until Ctrl-C."""
     with tempfile.TemporaryDirectory(prefix="video-recovery-demo-") as directory:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # where kubectl finds the plugin
         shell = Shell(
             PROJECT, {"kubectl": cluster.kubectl_program}, {"KUBECONFIG": str(cluster.kubeconfig), "PATH": path}
         )
-        heading("Ten videos: four are stuck, the others only look like it")
-        videos = situations.create(stack.supabase, stack.prefect, worker.deployment)
-        show_videos(stack, videos)
+        videos = create_videos(stack)
         try:
             install(shell, stack, Path(directory))
             with controller(cluster, Path(directory) / "controller.log"):
@@ -55,16 +47,6 @@ def show_with_cluster(stack: Stack, *, keep: bool) -> None:
         finally:
             if not cluster.own:
                 shell.run(f"kubectl delete namespace {NAMESPACE} --ignore-not-found --wait=false")
-
-
-def show_videos(stack: Stack, videos: list[Situation]) -> None:
-    """Print the videos with the status that the table has for each now."""
-    say(situations.table(videos, statuses(stack)))
-
-
-def statuses(stack: Stack) -> dict[str, str]:
-    """The status of each video by its id."""
-    return {str(row["id"]): row["status"] for row in stack.supabase.query("select id, status from captionacc.videos")}
 
 
 def install(shell: Shell, stack: Stack, directory: Path) -> None:
@@ -86,16 +68,20 @@ def controller(cluster: ControlPlane, log: Path) -> Iterator[None]:
     """Run the controller with just the rights of its service account; show what it logged at the end."""
     kubeconfig = cluster.service_account("video-recovery", "video-recovery")
     show_command("video-recovery run &")
-    command = [sys.executable, "-m", "controller", "run", "--kubeconfig", str(kubeconfig)]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
+    child = Child.start(
+        "the controller",
+        [sys.executable, "-m", "controller", "run", "--kubeconfig", kubeconfig],
+        log=log,
+        cwd=PROJECT,
+        ready=lambda: "watching" in log.read_text(),
+        timeout=PATIENCE,
+        orphan_signal=signal.SIGTERM,
+    )
     try:
-        wait_until(lambda: "watching" in log.read_text() or process.poll() is not None)
         say(log.read_text().rstrip())
         yield
     finally:
-        process.terminate()
-        process.wait(timeout=PATIENCE)
+        child.stop(grace=PATIENCE)
     heading("What the controller logged meanwhile")
     say(log.read_text().rstrip())
 
@@ -122,13 +108,7 @@ def first_scan(shell: Shell, stack: Stack, videos: list[Situation]) -> None:
     waiting = next(video for video in videos if video.flow_run == "SCHEDULED")
     heading(f"Why was {waiting.name} not recovered?")
     shell.run(f"kubectl video-recovery explain {NAME} --video-id {waiting.id}")
-
-    heading("The Prefect worker processes the recovered videos")
-    began = time.monotonic()
-    recovered = [run["parameters"]["video_id"] for run in stack.prefect.flow_runs(flow_runs=RECOVERIES)]
-    wait_until(lambda: all(statuses(stack)[video_id] == "ready" for video_id in recovered))
-    say(f"All {len(recovered)} are ready after {time.monotonic() - began:.0f} s:")
-    show_videos(stack, videos)
+    show_processing(stack, videos)
 
 
 def second_scan(shell: Shell) -> None:
@@ -140,8 +120,8 @@ def second_scan(shell: Shell) -> None:
 
 
 def suspend(shell: Shell) -> None:
-    """Suspend the schedule."""
-    heading("Suspended: the schedule rests; requests are still served")
+    """Suspend the policy."""
+    heading("Suspend the policy: no scan by its schedule, but one by request still works")
     shell.run(f'kubectl patch {POLICY} --type=merge -p \'{{"spec": {{"suspend": true}}}}\'')
     wait_until(lambda: not next_scan(shell))
     shell.run(f"kubectl get {POLICY} -o wide")
@@ -176,12 +156,3 @@ def wait_for_user(stack: Stack, cluster: ControlPlane, log: Path) -> None:
     ):
         say(f"  {line}")
     threading.Event().wait()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that should soon hold."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"gave up after {PATIENCE} s; this is a defect of the project or a very slow machine")
-        time.sleep(0.1)

@@ -1,10 +1,10 @@
-"""The story where no Kubernetes API server can be had: the same policy, from its file, by the command line."""
+"""The first part of the story needs no cluster: a policy from its file, by the command line."""
 
 import sys
 from pathlib import Path
 
-from demo import situations
-from demo.screen import Shell, heading, say
+from demo.processing import create_videos, show_processing
+from demo.screen import Shell, heading
 from devstack import Stack
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -13,16 +13,16 @@ POLICY = "-f demo/policy.yaml"
 
 
 def show_without_cluster(stack: Stack) -> None:
-    """Look, retry, and retry again: the second time triggers nothing."""
-    assert stack.worker is not None
-    heading("Ten videos: four are stuck, the others only look like it")
-    videos = situations.create(stack.supabase, stack.prefect, stack.worker.deployment)
-    rows = stack.supabase.query("select id, status from captionacc.videos")
-    say(situations.table(videos, {str(row["id"]): row["status"] for row in rows}))
+    """Look, retry, let the worker process, ask why one was left alone, and retry again: that triggers nothing."""
+    videos = create_videos(stack)
     shell = Shell(PROJECT, {"video-recovery": PROGRAM}, stack.env())
-    heading("What a scan of demo/policy.yaml would do")
+    heading("What would a scan of demo/policy.yaml do now?")
     shell.run(f"video-recovery find {POLICY}")
-    heading("Retry them")
+    heading("Retry the stuck videos")
     shell.run(f"video-recovery retry {POLICY} --yes")
-    heading("Again: nothing is triggered twice")
+    waiting = next(video for video in videos if video.flow_run == "SCHEDULED")
+    heading(f"Why was {waiting.name} not retried?")
+    shell.run(f"video-recovery explain {POLICY} --video-id {waiting.id}")
+    show_processing(stack, videos)
+    heading("Retry again: nothing is triggered twice")
     shell.run(f"video-recovery retry {POLICY} --yes")

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,26 +17,34 @@ from devstack.prefect import environment
 from devstack.stack import Stack
 from devstack.workdir import temporary_directory, write_private
 
+PARTS: dict[str, Callable[[], object]] = {
+    "postgrest": postgrest_program,
+    "prefect": environment.environment,
+    "controlplane": programs.find_programs,
+}
 
-def build() -> int:
-    """Prepare every part side by side; return the exit status."""
 
-    def attempt(prepare: Callable[[], object]) -> bool:
-        try:
-            prepare()
-        except Unavailable as problem:
-            print(f"devstack: {problem}", file=sys.stderr)
-            return False
-        return True
-
+def build(parts: Sequence[str] = tuple(PARTS)) -> int:
+    """Prepare parts side by side, or one in this thread, which Ctrl-C then ends at once; return the exit status."""
+    if len(parts) == 1:
+        return 0 if attempt(parts[0]) else 1
     with ThreadPoolExecutor() as threads:
-        done = list(threads.map(attempt, (postgrest_program, environment.environment, programs.find_programs)))
+        done = list(threads.map(attempt, parts))
     return 0 if all(done) else 1
+
+
+def attempt(part: str) -> bool:
+    """Prepare one part; say what is the matter if it cannot be had."""
+    try:
+        PARTS[part]()
+    except Unavailable as problem:
+        print(f"devstack: {problem}", file=sys.stderr)
+        return False
+    return True
 
 
 def up(workdir: Path | None, *, worker: bool, control_plane: bool) -> int:
     """Run everything, say where it is, and wait for Ctrl-C or SIGTERM; return the exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
     try:
         with (
@@ -72,14 +80,21 @@ def main() -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m devstack", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="prepare everything once, in the cache")
+    builder = commands.add_parser("build", help="prepare everything once, in the cache")
+    builder.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(PARTS)}")
     upper = commands.add_parser("up", help="run everything until Ctrl-C")
     upper.add_argument("--workdir", type=Path, help="keep logs and data here (default: a temporary directory)")
     upper.add_argument("--no-worker", action="store_true", help="nothing processes the videos")
     upper.add_argument("--no-control-plane", action="store_true", help="no Kubernetes")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.command == "build":
-        return build()
+        if unknown := set(arguments.parts) - PARTS.keys():
+            parser.error(f"there is no part {', '.join(sorted(unknown))}")
+        try:
+            return build(arguments.parts or tuple(PARTS))
+        except KeyboardInterrupt:
+            return 130
     return up(arguments.workdir, worker=not arguments.no_worker, control_plane=not arguments.no_control_plane)
 
 

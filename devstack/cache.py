@@ -6,16 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from devstack.errors import Unavailable
 from devstack.process import tail
-
-_REPORT_SECONDS = 15
+from devstack.progress import progress
 
 
 def cache_root() -> Path:
@@ -38,13 +35,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
+def is_built(name: str, key: str) -> bool:
+    """Return whether `build_once` would find the directory filled."""
+    return _target(name, key).exists()
+
+
 def build_once(name: str, key: str, build: Callable[[Path], None]) -> Path:
     """Return the cache directory `NAME-KEY`, filled by `build` unless an earlier call did that.
 
     `build` gets an empty directory, which is moved into place only when it is complete. A second process that wants
     the same thing waits for the first one.
     """
-    target = cache_root() / f"{name}-{key}"
+    target = _target(name, key)
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,10 +56,18 @@ def build_once(name: str, key: str, build: Callable[[Path], None]) -> Path:
         scratch = target.with_name(f"{target.name}.partial")
         shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
         scratch.mkdir()
-        with progress(f"building {name} (once)"):
-            build(scratch)
+        try:
+            with progress(f"Building {name} (once)"):
+                build(scratch)
+        except KeyboardInterrupt:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
         scratch.rename(target)
     return target
+
+
+def _target(name: str, key: str) -> Path:
+    return cache_root() / f"{name}-{key}"
 
 
 @contextmanager
@@ -66,33 +76,9 @@ def _locked(path: Path, *, what: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with progress(f"waiting for another process that builds {what}"):
+            with progress(f"Waiting for another process that builds {what}"):
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def progress(what: str) -> Iterator[None]:
-    """Say on stderr what is going on, again every 15 seconds, and how long it took."""
-    started = time.monotonic()
-    done = threading.Event()
-
-    def say(text: str) -> None:
-        print(f"devstack: {what} {text}", file=sys.stderr, flush=True)
-
-    def report() -> None:
-        while not done.wait(_REPORT_SECONDS):
-            say(f"… {time.monotonic() - started:.0f} s")
-
-    say("…")
-    reporter = threading.Thread(target=report, daemon=True)
-    reporter.start()
-    try:
-        yield
-    finally:
-        done.set()
-        reporter.join()
-    say(f"took {time.monotonic() - started:.0f} s")
 
 
 def run(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str] | None = None, advice: str = "") -> None:

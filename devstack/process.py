@@ -79,9 +79,14 @@ class Child:
         return self._process.pid
 
     @property
+    def status(self) -> int | None:
+        """The exit status; `None` while the process runs."""
+        return self._process.poll()
+
+    @property
     def running(self) -> bool:
         """Whether the process has not ended yet."""
-        return self._process.poll() is None
+        return self.status is None
 
     def wait_until(self, ready: Callable[[], bool], *, timeout: float) -> None:
         """Wait until `ready` returns true, at most `timeout` seconds.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from devstack import Unavailable
-from devstack.cache import build_once, cache_root, digest, run
+from devstack.cache import build_once, cache_root, digest, is_built, run
 from devstack.controlplane import programs
 from devstack.workdir import part_directory, write_private
 
@@ -51,6 +51,22 @@ def test_a_failed_build_leaves_nothing_that_looks_built() -> None:
     assert list(build_once("thing", "key", lambda directory: (directory / "whole").touch()).iterdir()) == [
         cache_root() / "thing-key" / "whole"
     ]
+
+
+def test_an_interrupted_build_leaves_nothing() -> None:
+    def interrupt(directory: Path) -> None:
+        (directory / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_once("thing", "key", interrupt)
+    assert [left.name for left in cache_root().iterdir()] == ["thing-key.lock"]
+
+
+def test_tells_whether_a_thing_is_built() -> None:
+    assert not is_built("thing", "key")
+    build_once("thing", "key", lambda directory: None)
+    assert is_built("thing", "key")
 
 
 def test_a_failed_command_shows_its_output_and_what_to_do(tmp_path: Path) -> None:
@@ -102,12 +118,22 @@ def test_only_the_owner_can_read_what_is_private(tmp_path: Path) -> None:
 def test_says_what_to_install_where_no_control_plane_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(programs.ASSETS_VARIABLE, raising=False)
     monkeypatch.setenv("PATH", "/no/such/directory")
-    with pytest.raises(Unavailable, match="install Go"):
-        programs.find_programs()
+    for ask in (programs.find_programs, programs.check_obtainable):
+        with pytest.raises(Unavailable, match="install Go"):
+            ask()
+
+
+def test_needs_no_go_where_the_control_plane_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(programs.ASSETS_VARIABLE, raising=False)
+    monkeypatch.setattr(programs, "_build", lambda directory: None)
+    programs.find_programs()
+    monkeypatch.setenv("PATH", "/no/such/directory")
+    programs.check_obtainable()
 
 
 def test_says_what_is_missing_among_the_programs_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "etcd").touch()
     monkeypatch.setenv(programs.ASSETS_VARIABLE, str(tmp_path))
-    with pytest.raises(Unavailable, match="kube-apiserver is not in"):
-        programs.find_programs()
+    for ask in (programs.find_programs, programs.check_obtainable):
+        with pytest.raises(Unavailable, match="kube-apiserver is not in"):
+            ask()
