@@ -10,7 +10,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from controller.adapters.http import log_retry
 
-TEXT = "[%(asctime)s] %(name)-20.20s [%(levelname)-8.8s] %(message)s"
+TEXT = "[%(asctime)s] %(name)s [%(levelname)s] %(message)s"
 
 NOT_FIELDS = ("k8s_skip", "settings")
 """What kopf hangs on its records for its own use."""

@@ -75,6 +75,12 @@ kubeconfig_option = click.option(
 context_option = click.option("--context", metavar="NAME", help="The kubeconfig's context. Default: its current one.")
 
 
+age_option = click.option(
+    "--age-minutes", type=click.IntRange(1, 525_600), metavar="N",
+    help="Look for videos older than N minutes, whatever the policy says.",
+)  # fmt: skip
+
+
 def policy_options(command: Command) -> Command:
     """Options of a command that works with and without a cluster."""
     return _name(_files(connection_options(command)))

@@ -166,7 +166,8 @@ def log_outcome(key: PolicyKey, outcome: Outcome) -> None:
     """Log a scan in one line, and at debug level what became of each video."""
     trigger = outcome.request.trigger
     if outcome.error is not None:
-        logger.warning("%s: %s scan failed: %s; %s", key, trigger, outcome.error, summary(outcome))
+        parts = (outcome.error.problem, summary(outcome), outcome.error.solution)
+        logger.warning("%s: %s scan failed: %s", key, trigger, "; ".join(filter(None, parts)))
     else:
         logger.info("%s: %s scan: %s", key, trigger, summary(outcome))
     for result in outcome.results:

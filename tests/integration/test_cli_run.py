@@ -177,7 +177,7 @@ def test_says_what_it_runs_and_leaves_on_a_signal(tmp_path, env, policy):
         with running(tmp_path, env, "-f", policy) as runner:
             runner.says(f"running policy captionacc-prod of {policy}, with the environment; schedule 0 0 1 1 *")
             said = runner.end(number)
-        assert said.splitlines()[-1].endswith(f"{number.name}: leaving; a scan under way finishes its batch")
+        assert said.splitlines()[-1].endswith(f"{number.name}: stopping; a scan under way finishes its batch")
         assert "Traceback" not in said
 
 

@@ -12,20 +12,15 @@ from rich.text import Text
 from controller.api.manifest import Policy
 from controller.cli.console import BAD, DIM, GOOD, Console, ago
 from controller.cli.errors import WrongUseError
-from controller.cli.options import Where, policy_options, run_async
+from controller.cli.options import Where, age_option, policy_options, run_async
 from controller.cli.preview import Conclusion, conclusions, describe_age, preview, with_age
 from controller.cli.program import program_name
 from controller.cli.source import Source, open_source
 from controller.outcome import PreparedScan
 
-AGE = click.option(
-    "--age-minutes", type=click.IntRange(1, 525_600), metavar="N",
-    help="Look for videos older than N minutes, whatever the policy says.",
-)  # fmt: skip
-
 
 @click.command()
-@AGE
+@age_option
 @click.option("--status", "statuses", multiple=True, metavar="STATUS", help="Show only videos in this one; repeatable.")
 @click.option("--tenant", "tenants", multiple=True, metavar="ID", help="Show only videos of this one; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")

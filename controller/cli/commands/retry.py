@@ -10,9 +10,8 @@ from typing import Any, Self
 import click
 
 from controller.cli.clock import read_clock
-from controller.cli.commands.find import AGE
 from controller.cli.console import BAD, DIM, GOOD, STRONG, Console, format_counts
-from controller.cli.options import Where, open_runner, policy_options
+from controller.cli.options import Where, age_option, open_runner, policy_options
 from controller.cli.preview import Missing, describe_age, explain_missing, request_for, with_age
 from controller.cli.program import program_name
 from controller.cli.progress import A_FEW, RetryProgress
@@ -32,7 +31,7 @@ RULE = "=" * 60
     "--video-id", "video_ids", multiple=True, metavar="ID",
     help="Retry only this video, also from quarantine or back-off; repeatable.",
 )  # fmt: skip
-@AGE
+@age_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask, however many there are.")
 @policy_options
 def retry(dry_run: bool, video_ids: tuple[str, ...], age_minutes: int | None, yes: bool, **where: Any) -> None:
@@ -76,7 +75,7 @@ def _retry(
         # The question comes between two runs of the loop: nothing else goes on meanwhile, and Ctrl-C ends it.
         must_ask = not (dry_run or yes) and console.is_interactive and len(prepared.recoveries) > A_FEW
         goes_on = not dry_run and (not must_ask or progress.ask(prepared.recoveries, now=read_clock()))
-        outcome = runner.run(_execute(session, progress)) if goes_on and prepared.error is None else None
+        outcome = runner.run(_execute(session, progress)) if goes_on else None
         summary = _Summary.of(prepared, outcome, dry_run=dry_run, is_interrupted=progress.stop.is_set())
         error = outcome.error if outcome is not None else prepared.error
         missing = runner.run(_explain_others(session, summary.seen)) if error is None else {}
