@@ -12,7 +12,7 @@ import pytest
 
 from controller.outcome import Outcome
 from controller.scan import run_scan
-from devstack import ControlPlane, Prefect, Supabase, Unavailable
+from devstack import Broken, ControlPlane, Prefect, Supabase, Unavailable
 from tests import secrets, support
 from tests.secrets import pytest_configure, pytest_runtest_makereport, pytest_unconfigure  # noqa: F401 - pytest's hooks
 from tests.support import DEPLOYMENT
@@ -21,9 +21,14 @@ T = TypeVar("T")
 
 
 def serve(part: AbstractContextManager[T]) -> Iterator[T]:
-    """Yield a running part; skip with the reason where it cannot be had, but fail in CI: a tier must not go missing."""
+    """Yield a running part; skip with the reason where it cannot be had, but fail in CI: a tier must not go missing.
+
+    A part that can be had and does not start fails its tests everywhere.
+    """
     try:
         running = part.__enter__()
+    except Broken:
+        raise
     except Unavailable as reason:
         if os.environ.get("CI"):
             raise
