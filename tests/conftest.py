@@ -4,7 +4,7 @@ In every test, whatever is logged, printed or concluded by a scan is searched fo
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -57,9 +57,20 @@ def supabase_server() -> Iterator[Supabase]:
     yield from serve(Supabase.start())
 
 
+def steady_prefect(
+    *, auth_string: str | None = None, settings: Mapping[str, str] | None = None
+) -> AbstractContextManager[Prefect]:
+    """A Prefect on which a worker that polled once stays online.
+
+    Otherwise a pool counts as deserted after a minute, and a busy machine may take longer for a test.
+    """
+    steady = {"PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false"}
+    return Prefect.start(auth_string=auth_string, settings={**steady, **(settings or {})})
+
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[Prefect]:
-    yield from serve(Prefect.start())
+    yield from serve(steady_prefect())
 
 
 StartPrefect = Callable[..., Prefect]
@@ -83,7 +94,7 @@ def start_prefect() -> Iterator[StartPrefect]:
                 *([] if events else ["EVENT_PERSISTER"]),
             ]
             settings = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in services}
-            return running.enter_context(contextmanager(serve)(Prefect.start(settings=settings)))
+            return running.enter_context(contextmanager(serve)(steady_prefect(settings=settings)))
 
         yield start
 
