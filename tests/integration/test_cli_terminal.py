@@ -105,7 +105,17 @@ def test_a_narrow_terminal_still_shows_each_id_whole(many: Scene):
     terminal = Terminal("find", env=many.env, columns=60)
 
     assert terminal.end() == 0
-    assert all(each in terminal.text for each in ALL)
+    assert [line.split()[0] for line in terminal.text.splitlines() if line.startswith("00000000-")] == ALL
+
+
+@pytest.mark.xfail(reason="columns drop out of a table that is wider than the terminal", strict=True)
+def test_a_narrow_terminal_still_says_what_a_scan_would_do(many: Scene):
+    terminal = Terminal("find", env=many.env, columns=60)
+
+    assert terminal.end() == 0
+    assert [
+        line for line in terminal.text.splitlines() if "recover (attempt 1)" in line and line.startswith(tuple(ALL))
+    ]
 
 
 # Ctrl-C at work
