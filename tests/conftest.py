@@ -8,16 +8,67 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
+from hypothesis import is_hypothesis_test, settings
+from hypothesis.stateful import RuleBasedStateMachine
 
 from controller.outcome import Outcome
 from controller.scan import run_scan
 from devstack import Broken, ControlPlane, Prefect, Supabase, Unavailable
 from tests import secrets, support
-from tests.secrets import pytest_configure, pytest_runtest_makereport, pytest_unconfigure  # noqa: F401 - pytest's hooks
+from tests.secrets import pytest_runtest_makereport, pytest_unconfigure  # noqa: F401 - pytest's hooks
 from tests.support import DEPLOYMENT
 
 T = TypeVar("T")
+
+# Properties
+
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("fresh", derandomize=False, deadline=None, database=None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fresh-seed", type=int, metavar="SEED", help="run only the properties, with examples drawn from this seed"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the examples of each run from the same seed, unless another one is asked for."""
+    settings.load_profile("fixed" if config.getoption("fresh_seed") is None else "fresh")
+    secrets.pytest_configure(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    seed = config.getoption("fresh_seed")
+    return None if seed is None else f"properties with fresh examples; to have these again: make test-fresh SEED={seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With a seed, keep the properties, and draw their examples from it, whatever their own settings say."""
+    seed = config.getoption("fresh_seed")
+    if seed is None:
+        return
+    properties = [item for item in items if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)]
+    for item in properties:
+        draw_from(seed, item)
+    config.hook.pytest_deselected(items=[item for item in items if item not in properties])
+    items[:] = properties
+
+
+def draw_from(seed: int, item: pytest.Function) -> None:
+    """Give a property a seed; one of a state machine is on the machine's class."""
+    machines = [
+        each
+        for each in vars(item.module).values()
+        if isinstance(each, type) and issubclass(each, RuleBasedStateMachine) and each is not RuleBasedStateMachine
+    ]
+    for target in (getattr(item.obj, "__func__", item.obj), *machines):
+        hypothesis.seed(seed)(target)
+
+
+# Parts
 
 
 def serve(part: AbstractContextManager[T]) -> Iterator[T]:

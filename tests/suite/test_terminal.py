@@ -1,6 +1,6 @@
 """What a command writes is compared as a whole: only what differs from run to run is masked, and that always the same.
 
-Drawn anew in each run: nothing that the clock, a random name or a port can be may change the text that is compared.
+Nothing that the clock, a random name or a port can be may change the text that is compared.
 """
 
 from collections.abc import Sequence
@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.terminal import Said, masked, stable, video_id
-
-anew = settings(deadline=None, derandomize=False, database=None)
 
 moments = st.datetimes(datetime(2020, 1, 1), datetime(2099, 1, 1), timezones=st.just(UTC))
 digits = st.integers(0, 6)
@@ -111,13 +109,11 @@ Settings: policy captionacc-prod of policy.yaml, at https://127.0.0.1:<port>
 """
 
 
-@anew
 @given(values)
 def test_outputs_that_differ_only_from_run_to_run_are_the_same(of: Values):
     assert stable(output(of), names={of.path: "policy.yaml"}) == EXPECTED
 
 
-@anew
 @given(moments, digits, st.sampled_from(["Z", "+00:00", "+00", "-07:30", ""]), st.sampled_from("T "))
 def test_a_time_has_one_mask_however_many_digits_it_has(time: datetime, kept: int, zone: str, between: str):
     fraction = f".{time:%f}"[: kept + 1] if kept else ""
@@ -125,7 +121,6 @@ def test_a_time_has_one_mask_however_many_digits_it_has(time: datetime, kept: in
     assert masked(f"at {time:%Y-%m-%d}{between}{time:%H:%M:%S}{fraction}{zone}, it") == "at <time>, it"
 
 
-@anew
 @given(moments, st.integers(-12, 12))
 def test_a_time_of_any_zone_has_the_same_mask(time: datetime, hours: int):
     assert masked(time.astimezone(timezone(timedelta(hours=hours))).isoformat()) == "<time>"
