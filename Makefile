@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Test files side by side: most of their time is waiting.
-LANES := 3
+WORKERS := 3
+# What the properties draw their examples from in test-fresh.
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock generate check format test test-unit test-integration test-e2e test-faults test-crash demo bench clean
+.PHONY: help setup lock generate check format test test-unit test-fresh test-integration test-e2e test-faults test-crash demo bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,12 +41,15 @@ format: setup  ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup  ## All tests: unit, integration (PostgREST, Prefect), end to end (Kubernetes API server)
+test: setup test-fresh  ## All tests: unit, integration (PostgREST, Prefect), end to end (Kubernetes API server)
 	$(BIN)/python -m devstack build || true  # what cannot be had skips its tests and says why
-	$(BIN)/pytest --numprocesses $(LANES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-unit: setup  ## The tests that take seconds
 	$(BIN)/pytest tests/unit
+
+test-fresh: setup  ## The properties with new examples; SEED=... has those of an earlier run again
+	$(BIN)/pytest tests/unit tests/suite --fresh-seed $(SEED)
 
 test-integration: setup  ## The tests against real PostgREST and Prefect
 	$(BIN)/pytest -m integration

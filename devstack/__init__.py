@@ -6,7 +6,7 @@ prepares, once, what has to be built or fetched; every part does that for itself
 """
 
 from devstack.controlplane import ControlPlane
-from devstack.errors import Unavailable
+from devstack.errors import Broken, Unavailable
 from devstack.postgres import Postgres
 from devstack.prefect import Deployment, Prefect
 from devstack.stack import Stack
@@ -14,6 +14,7 @@ from devstack.supabase import Supabase
 from devstack.worker import Worker
 
 __all__ = [
+    "Broken",
     "ControlPlane",
     "Deployment",
     "Postgres",

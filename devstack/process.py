@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from devstack.errors import Unavailable
+from devstack.errors import Broken
 
 _GUARD = Path(__file__).with_name("guard.py")
 _POLL_SECONDS = 0.02
@@ -44,7 +44,7 @@ class Child:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         ready: Callable[[], bool] | None = None,
-        timeout: float = 60,
+        timeout: float = 300,
         stop_signal: int = signal.SIGTERM,
         orphan_signal: int = signal.SIGKILL,
         uid: int | None = None,
@@ -56,7 +56,7 @@ class Child:
         appended to `log`. An exception from `ready` counts as not ready yet.
 
         Raises:
-            Unavailable: the child ended early or was not ready in time; the message ends with its log.
+            Broken: the child ended early or was not ready in time; the message ends with its log.
         """
         argv = [
             *(sys.executable, "-IS", str(_GUARD)),
@@ -92,7 +92,7 @@ class Child:
         """Wait until `ready` returns true, at most `timeout` seconds.
 
         Raises:
-            Unavailable: as in `start`.
+            Broken: as in `start`.
         """
         deadline = time.monotonic() + timeout
         error: Exception | None = None
@@ -103,9 +103,9 @@ class Child:
             except Exception as problem:  # noqa: BLE001 (a probe of something half started may fail in any way)
                 error = problem
             if time.monotonic() > deadline:
-                raise Unavailable(self._problem(f"was not ready within {timeout:.0f} s ({error or 'no answer'})"))
+                raise Broken(self._problem(f"was not ready within {timeout:.0f} s ({error or 'no answer'})"))
             time.sleep(_POLL_SECONDS)
-        raise Unavailable(self._problem(f"ended with status {self._process.returncode} before it was ready"))
+        raise Broken(self._problem(f"ended with status {self._process.returncode} before it was ready"))
 
     def stop(self, grace: float = 5) -> None:
         """Ask the process to end, kill it after `grace` seconds, and with it what it left behind."""

@@ -34,7 +34,8 @@ class Stack:
         """Start Supabase, Prefect, and unless told otherwise a worker and a control plane.
 
         Raises:
-            Unavailable: a part cannot be had here, or did not start.
+            Unavailable: a part cannot be had here.
+            Broken: a part did not start.
         """
         seconds: dict[str, float] = {}
         with ExitStack() as exits, ThreadPoolExecutor() as threads:

@@ -16,7 +16,7 @@ import httpx
 import jwt
 
 from devstack import gateway, storage
-from devstack.errors import Unavailable
+from devstack.errors import Broken
 from devstack.ports import LOOPBACK, on_free_ports
 from devstack.postgres import Postgres
 from devstack.postgrest import postgrest_program, serve_postgrest
@@ -76,7 +76,8 @@ class Supabase:
         `videos` there is no table at all.
 
         Raises:
-            Unavailable: a part cannot be had here, or did not start.
+            Unavailable: a part cannot be had here.
+            Broken: a part did not start.
         """
         postgrest_program()  # before anything runs: the first time it is fetched
         with ExitStack() as stack:
@@ -169,7 +170,7 @@ class Supabase:
         self.execute(f"create table {_quoted(schema, table)} ({definitions})")
         self.reload_schema()
 
-    def reload_schema(self, timeout: float = 20) -> None:
+    def reload_schema(self, timeout: float = 120) -> None:
         """Make PostgREST read the database's schema again, and wait until it did, at most `timeout` seconds."""
         marker = f"devstack_{secrets.token_hex(8)}"
         schema = self.schemas[0]
@@ -179,7 +180,7 @@ class Supabase:
         try:
             while self._upstream_get(f"/rpc/{marker}") != httpx.codes.OK:
                 if time.monotonic() > deadline:
-                    raise Unavailable(f"PostgREST did not read the schema again within {timeout} s")
+                    raise Broken(f"PostgREST did not read the schema again within {timeout} s")
                 time.sleep(0.01)
         finally:
             self.execute(f'drop function "{schema}"."{marker}"')

@@ -42,7 +42,7 @@ class Worker:
         number of runs at a time: each works for `processing_seconds`, and takes half a second more.
 
         Raises:
-            Unavailable: the worker did not start.
+            Broken: the worker did not start.
         """
         with ExitStack() as stack:
             directory = stack.enter_context(part_directory(workdir, "worker"))

@@ -4,26 +4,82 @@ In every test, whatever is logged, printed or concluded by a scan is searched fo
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
+from hypothesis import is_hypothesis_test, settings
+from hypothesis.stateful import RuleBasedStateMachine
 
 from controller.outcome import Outcome
 from controller.scan import run_scan
-from devstack import ControlPlane, Prefect, Supabase, Unavailable
+from devstack import Broken, ControlPlane, Prefect, Supabase, Unavailable
 from tests import secrets, support
-from tests.secrets import pytest_configure, pytest_runtest_makereport, pytest_unconfigure  # noqa: F401 - pytest's hooks
+from tests.secrets import pytest_runtest_makereport, pytest_unconfigure  # noqa: F401 - pytest's hooks
 from tests.support import DEPLOYMENT
 
 T = TypeVar("T")
 
+# Properties
+
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("fresh", derandomize=False, deadline=None, database=None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fresh-seed", type=int, metavar="SEED", help="run only the properties, with examples drawn from this seed"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the examples of each run from the same seed, unless another one is asked for."""
+    settings.load_profile("fixed" if config.getoption("fresh_seed") is None else "fresh")
+    secrets.pytest_configure(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    seed = config.getoption("fresh_seed")
+    return None if seed is None else f"properties with fresh examples; to have these again: make test-fresh SEED={seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With a seed, keep the properties, and draw their examples from it, whatever their own settings say."""
+    seed = config.getoption("fresh_seed")
+    if seed is None:
+        return
+    properties = [item for item in items if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)]
+    for item in properties:
+        draw_from(seed, item)
+    config.hook.pytest_deselected(items=[item for item in items if item not in properties])
+    items[:] = properties
+
+
+def draw_from(seed: int, item: pytest.Function) -> None:
+    """Give a property a seed; one of a state machine is on the machine's class."""
+    machines = [
+        each
+        for each in vars(item.module).values()
+        if isinstance(each, type) and issubclass(each, RuleBasedStateMachine) and each is not RuleBasedStateMachine
+    ]
+    for target in (getattr(item.obj, "__func__", item.obj), *machines):
+        hypothesis.seed(seed)(target)
+
+
+# Parts
+
 
 def serve(part: AbstractContextManager[T]) -> Iterator[T]:
-    """Yield a running part; skip with the reason where it cannot be had, but fail in CI: a tier must not go missing."""
+    """Yield a running part; skip with the reason where it cannot be had, but fail in CI: a tier must not go missing.
+
+    A part that can be had and does not start fails its tests everywhere.
+    """
     try:
         running = part.__enter__()
+    except Broken:
+        raise
     except Unavailable as reason:
         if os.environ.get("CI"):
             raise
@@ -52,9 +108,20 @@ def supabase_server() -> Iterator[Supabase]:
     yield from serve(Supabase.start())
 
 
+def steady_prefect(
+    *, auth_string: str | None = None, settings: Mapping[str, str] | None = None
+) -> AbstractContextManager[Prefect]:
+    """A Prefect on which a worker that polled once stays online.
+
+    Otherwise a pool counts as deserted after a minute, and a busy machine may take longer for a test.
+    """
+    steady = {"PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false"}
+    return Prefect.start(auth_string=auth_string, settings={**steady, **(settings or {})})
+
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[Prefect]:
-    yield from serve(Prefect.start())
+    yield from serve(steady_prefect())
 
 
 StartPrefect = Callable[..., Prefect]
@@ -78,7 +145,7 @@ def start_prefect() -> Iterator[StartPrefect]:
                 *([] if events else ["EVENT_PERSISTER"]),
             ]
             settings = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in services}
-            return running.enter_context(contextmanager(serve)(Prefect.start(settings=settings)))
+            return running.enter_context(contextmanager(serve)(steady_prefect(settings=settings)))
 
         yield start
 

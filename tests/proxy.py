@@ -1,8 +1,8 @@
 """A reverse proxy between the client under test and a real service: passes everything on, but for what a test asks for.
 
 A `Rule` says which requests are treated otherwise, and a `Treatment` how: `answer`, `reset`, `lost`, `cut`, `silence`,
-`before` and `once_done` (hooks) and `with_headers` make one. It listens on a port of its own in the event loop that
-starts it. Watches of the Kubernetes API are passed on as they come.
+`held`, `before` and `once_done` (hooks) and `with_headers` make one. It listens on a port of its own in the event loop
+that starts it. Watches of the Kubernetes API are passed on as they come.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,6 +107,17 @@ Where = Callable[[Request], bool]
 Treatment = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 
+def _reserve() -> socket.socket:
+    """A port for a proxy alone, also while it is down: this socket has it and never listens."""
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for _ in range(100):
+        with suppress(OSError):  # somebody was quicker
+            place.bind((LOOPBACK, free_port()))
+            return place
+    raise AssertionError("no port is free for long enough to be taken")
+
+
 def everywhere(_: Request) -> bool:
     return True
 
@@ -143,11 +154,11 @@ class Proxy:
         self._rules: list[Rule] = []
         self.watches: set[Exchange] = set()
         self._runner: web.AppRunner | None = None
-        self._port = free_port()
+        self._place = _reserve()
 
     @property
     def url(self) -> str:
-        return f"http://{LOOPBACK}:{self._port}"
+        return f"http://{LOOPBACK}:{self._place.getsockname()[1]}"
 
     def treat(
         self, treatment: Treatment, where: Where = everywhere, *, after: int = 0, times: int | None = None
@@ -186,11 +197,16 @@ class Proxy:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
-        await web.TCPSite(self._runner, LOOPBACK, self._port).start()
+        await web.TCPSite(self._runner, *self._place.getsockname(), reuse_address=True).start()
 
     async def stop(self) -> None:
         assert self._runner is not None
         await self._runner.cleanup()
+
+    async def close(self) -> None:
+        """Stop for good."""
+        await self.stop()
+        self._place.close()
 
     async def _handle(self, incoming: web.Request) -> web.StreamResponse:
         request = Request(
@@ -235,7 +251,7 @@ async def serve(upstream: str, tls: ssl.SSLContext | None = None) -> AsyncIterat
         try:
             yield proxy
         finally:
-            await proxy.stop()
+            await proxy.close()
 
 
 def answer(status: int, body: object = "", *, content_type: str = "application/json", **headers: str) -> Treatment:
@@ -268,6 +284,12 @@ async def lost(exchange: Exchange) -> web.Response:
 async def cut(exchange: Exchange) -> web.StreamResponse:
     """Let the service do it, and send half of its answer."""
     return await exchange.send_half(await exchange.pass_on())
+
+
+async def held(exchange: Exchange) -> web.StreamResponse:
+    """Keep the request until the proxy is healed, and pass it on then."""
+    await exchange.until_healed()
+    return await exchange.proceed()
 
 
 async def silence(exchange: Exchange) -> web.Response:

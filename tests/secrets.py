@@ -1,15 +1,18 @@
 """No key in anything that is shown: the keys in use, where they are looked for, and what a find is called.
 
-As a pytest plugin it reads every log record of every logger, whatever its level, and what tests print. A find fails the
-test that it happened in, with its place and never with the key.
+As a pytest plugin it reads every log record of every logger, whatever its level, what tests print, also where a test
+takes it for itself, and what the programs print that tests run. A find fails the test that it happened in, with its
+place and never with the key.
 """
 
 import json
 import logging
 import re
+import subprocess
 from base64 import b64encode
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -108,12 +111,53 @@ class Listener(logging.Handler):
             place = f"{record.levelname} of {record.name} ({Path(record.pathname).name}:{record.lineno})"
             self.leaks.append(_told(f"a log record, {place},", found))
 
+    def read(self, output: str | bytes | None, place: str) -> None:
+        """Read what somebody else took: it fails the test at the end of its phase, whatever becomes of the output."""
+        text = output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+        if found := found_in(text):
+            self.leaks.append(_told(place, found))
+
     def take(self) -> list[str]:
         leaks, self.leaks = self.leaks, []
         return leaks
 
 
 _listener = Listener()
+
+_SHOWS_KEYS = (("create", "token"), ("config", "view", "--raw"))
+"""What kubectl is asked for in order to be given a key: such output is no leak."""
+
+_taken = pytest.CaptureFixture.readouterr
+_communicate = subprocess.Popen.communicate
+
+
+def _read_out_err(capture: pytest.CaptureFixture[Any]) -> Any:
+    """Stands for `capsys.readouterr` and the like: what a test takes, pytest does not report any more."""
+    taken = _taken(capture)
+    for name, output in zip(("stdout", "stderr"), taken, strict=True):
+        _listener.read(output, f"{name}, which the test read itself,")
+    return taken
+
+
+def _communicate_and_read(process: "subprocess.Popen[Any]", *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """Stands for `Popen.communicate`, and so for `subprocess.run`: reads what a program wrote to a pipe."""
+    outputs = _communicate(process, *args, **kwargs)
+    words = _words(process.args)
+    if not any(set(asked) <= set(words) for asked in _SHOWS_KEYS):
+        for name, output in zip(("stdout", "stderr"), outputs, strict=True):
+            _listener.read(output, f"the {name} of `{hide(' '.join(words[:3]))} …`")
+    return outputs
+
+
+def _words(command: Any) -> list[str]:
+    several = isinstance(command, Sequence) and not isinstance(command, str | bytes)
+    return [str(word) for word in (command if several else [command])]
+
+
+def _replace(readouterr: Any, communicate: Any) -> None:
+    capture: Any = pytest.CaptureFixture
+    process: Any = subprocess.Popen
+    capture.readouterr, process.communicate = readouterr, communicate
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -123,10 +167,12 @@ def pytest_configure(config: pytest.Config) -> None:
     root = logging.getLogger()
     root.setLevel(logging.DEBUG)
     root.addHandler(_listener)
+    _replace(_read_out_err, _communicate_and_read)
 
 
 def pytest_unconfigure() -> None:
     logging.getLogger().removeHandler(_listener)
+    _replace(_taken, _communicate)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

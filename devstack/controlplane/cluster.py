@@ -68,7 +68,7 @@ class ControlPlane:
         env = {**os.environ, "HOME": str(self._directory)}  # keeps its caches out of the user's home
         try:
             return subprocess.run(
-                command, input=stdin, capture_output=True, text=True, check=True, env=env, timeout=120
+                command, input=stdin, capture_output=True, text=True, check=True, env=env, timeout=600
             ).stdout
         except subprocess.CalledProcessError as error:
             error.add_note(error.stderr)

@@ -129,7 +129,7 @@ class Servers:
             ],
             log=self._directory / "apiserver.log",
             ready=self._apiserver_ready,
-            timeout=90,
+            timeout=300,
         )
 
     def _apiserver_ready(self) -> bool:

@@ -71,7 +71,7 @@ def serve(interpreter: Path, home: Path, port: int, *, log: Path, settings: Mapp
         env=variables(home, settings),
         cwd=home,  # Prefect reads settings from files of the working directory
         ready=lambda: httpx.get(url, trust_env=False).is_success,
-        timeout=120,
+        timeout=300,
     )
 
 

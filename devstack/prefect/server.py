@@ -45,7 +45,8 @@ class Prefect(PrefectApi):
         environment variables of the server's.
 
         Raises:
-            Unavailable: Prefect cannot be installed, or did not start.
+            Unavailable: Prefect cannot be installed.
+            Broken: it did not start.
         """
         with ExitStack() as stack:
             directory = stack.enter_context(part_directory(workdir, "prefect"))

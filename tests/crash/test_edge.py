@@ -10,14 +10,17 @@ import pytest
 from controller.adapters.instrumentation import Moment
 from devstack import ControlPlane, Supabase
 from tests.conftest import StartPrefect
-from tests.crash.dying import Plan, general
-from tests.crash.lane import Lane
-from tests.crash.play import Play
-from tests.faults.loop import Loop
-from tests.faults.world import Part, Parts
+from tests.crash.crashing_controller import CrashPlan, general
+from tests.crash.harness import Harness
+from tests.crash.sandbox import Sandbox
+from tests.faults.scenario import Part, Parts
+from tests.loop import Loop
 from tests.proxy import Proxy, Request
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.crash
+
+QUIET_SECONDS = 2.0
 
 SERVICES = {Part.SUPABASE: "Supabase", Part.PREFECT: "Prefect", Part.KUBERNETES: "Kubernetes"}
 
@@ -29,13 +32,13 @@ def parts(installed: ControlPlane, supabase_server: Supabase, start_prefect: Sta
         yield Parts(installed, supabase_server, start_prefect(), loop, kubeconfig)
 
 
-def lane_behind(proxies: dict[Part, Proxy], parts: Parts, directory: Path) -> Lane:
-    """A lane whose controller reaches every service through a proxy."""
+def sandbox_behind(proxies: dict[Part, Proxy], parts: Parts, directory: Path) -> Sandbox:
+    """A sandbox whose controller reaches every service through a proxy."""
     kubeconfig = parts.kubeconfig_of(proxies[Part.KUBERNETES], directory / "kubeconfig")
-    lane = Lane(parts.cluster, parts.supabase, parts.prefect, kubeconfig, directory)
+    sandbox = Sandbox(parts.cluster, parts.supabase, parts.prefect, kubeconfig, directory)
     addresses = {"SUPABASE_URL": proxies[Part.SUPABASE].url, "PREFECT_API_URL": f"{proxies[Part.PREFECT].url}/api"}
-    lane.namespace.create_secret(**{**lane.namespace.credentials, **addresses})
-    return lane
+    sandbox.namespace.create_secret(**{**sandbox.namespace.credentials, **addresses})
+    return sandbox
 
 
 def is_kopfs(request: Request) -> bool:
@@ -43,25 +46,43 @@ def is_kopfs(request: Request) -> bool:
     return request.headers.get("User-Agent", "").startswith("kopf/")
 
 
+def wait_until_quiet(proxies: dict[Part, Proxy]) -> None:
+    """Wait until the controller has sent nothing for a while."""
+
+    def is_quiet() -> bool:
+        before = sent(proxies)
+        time.sleep(QUIET_SECONDS)
+        return sent(proxies) == before
+
+    wait_for(is_quiet, what="the controller to rest", seen=lambda: sent(proxies))
+
+
+def sent(proxies: dict[Part, Proxy]) -> dict[Part, int]:
+    """How many requests came to each proxy, but for those of kopf."""
+    return {part: proxy.count(lambda request: not is_kopfs(request)) for part, proxy in proxies.items()}
+
+
 def test_every_request_of_a_turn_is_a_step(parts: Parts, tmp_path: Path):
     with parts.proxies() as proxies:
-        play = Play(lane_behind(proxies, parts, tmp_path), new_policies=True)
-        with play.at_work():
-            time.sleep(1)  # what an earlier scan still sends
+        harness = Harness(sandbox_behind(proxies, parts, tmp_path), new_policies=True)
+        with harness.at_work():
+            wait_until_quiet(proxies)  # an earlier scan may still have something to send
             for proxy in proxies.values():
                 parts.loop.call(proxy.requests.clear)
-            assert play.begin(Plan()).problems() == {}
-            time.sleep(1)
+            requested = harness.begin(CrashPlan())
+            assert requested.problems() == {}
+            requested.wait_for_events()
+            wait_until_quiet(proxies)
 
-    sent = Counter(step.what for moment, step in play.lane.script.noted() if moment is Moment.BEFORE)
+    noted = Counter(step.what for moment, step in harness.sandbox.plan_files.noted() if moment is Moment.BEFORE)
     came = Counter(
         general(f"{SERVICES[part]} {request.method} {request.path}")
         for part, proxy in proxies.items()
         for request in proxy.requests
         if not is_kopfs(request)
     )
-    assert came == sent
+    assert came == noted
     assert {what.partition(" ")[0] for what in came} == set(SERVICES.values())
     by_kopf = {request.method for request in proxies[Part.KUBERNETES].requests if is_kopfs(request)}
-    assert by_kopf <= {"GET", "PATCH"}, "kopf writes nothing but its finalizer"
-    play.lane.assert_good_order()
+    assert by_kopf == {"GET"}, "kopf writes nothing"
+    harness.sandbox.assert_good_order()

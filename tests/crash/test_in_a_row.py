@@ -4,24 +4,24 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.crash.conftest import MakeLane
-from tests.crash.dying import Plan
-from tests.crash.play import Play
+from tests.crash.conftest import MakeSandbox
+from tests.crash.crashing_controller import CrashPlan
+from tests.crash.harness import Harness
 
 pytestmark = pytest.mark.crash
 
-SCENES = 5
+SCENARIOS = 5
 
 
-def test_a_recovery_is_counted_once_however_soon_the_next_scan_follows(make_lane: MakeLane):
-    play = Play(make_lane("in-a-row"))
-    with play.at_work():
-        for _ in range(SCENES):
-            act = play.begin(Plan())
-            act.wait()
-            act.again().wait()
-            play.lane.prefect.wait_until_told(datetime.now(UTC))
-            problems = act.again().problems()
+def test_a_recovery_is_counted_once_however_soon_the_next_scan_follows(make_sandbox: MakeSandbox):
+    harness = Harness(make_sandbox("in-a-row"))
+    with harness.at_work():
+        for _ in range(SCENARIOS):
+            requested = harness.begin(CrashPlan())
+            requested.wait()
+            requested.again().wait()
+            harness.sandbox.prefect.wait_until_told(datetime.now(UTC))
+            problems = requested.again().problems()
             assert problems.pop("scans") == (3, 1)
             assert problems == {}, problems
-    play.lane.assert_good_order()
+    harness.sandbox.assert_good_order()

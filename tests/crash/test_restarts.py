@@ -7,11 +7,10 @@ import pytest
 
 from controller.adapters.instrumentation import Moment
 from devstack import ControlPlane, Prefect
-from tests.crash.conftest import MakeLane
-from tests.crash.dying import Plan
-from tests.crash.lane import PATIENCE
-from tests.crash.play import Play
-from tests.e2e.conftest import wait_for
+from tests.crash.conftest import MakeSandbox
+from tests.crash.crashing_controller import CrashPlan
+from tests.crash.harness import Harness
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.crash
 
@@ -27,38 +26,38 @@ STATUS = f"Kubernetes PUT {POLICY}/status"
 EVENT = "Kubernetes POST /api/v1/namespaces/{namespace}/events"
 
 Part = Prefect | ControlPlane
-Restart = Callable[[Play, Part], None]
+Restart = Callable[[Harness, Part], None]
 
 
-def gone_for_a_moment(play: Play, part: Part) -> None:
+def gone_for_a_moment(harness: Harness, part: Part) -> None:
     """It is killed while the controller stands still, and starts again when that has gone on for a second."""
     part.kill()
-    play.lane.script.go_on()
+    harness.sandbox.plan_files.go_on()
     time.sleep(1)
     part.restart()
 
 
-def back_already(play: Play, part: Part) -> None:
+def back_already(harness: Harness, part: Part) -> None:
     """It is back before the controller goes on, and knows nothing of its connections."""
     part.kill()
     part.restart()
-    play.lane.script.go_on()
+    harness.sandbox.plan_files.go_on()
 
 
-def at_work(play: Play, part: Part) -> None:
+def at_work(harness: Harness, part: Part) -> None:
     """It is killed while it does what it was asked to do."""
-    play.lane.script.go_on()
+    harness.sandbox.plan_files.go_on()
     time.sleep(0.02)
     part.kill()
     part.restart()
 
 
 @pytest.fixture(scope="module")
-def play(make_lane: MakeLane) -> Iterator[Play]:
-    play = Play(make_lane("restarts"))
-    with play.at_work():
-        yield play
-    play.lane.assert_good_order()
+def harness(make_sandbox: MakeSandbox) -> Iterator[Harness]:
+    harness = Harness(make_sandbox("restarts"))
+    with harness.at_work():
+        yield harness
+    harness.sandbox.assert_good_order()
 
 
 PREFECT = [
@@ -74,8 +73,8 @@ PREFECT = [
 
 
 @pytest.mark.parametrize(("step", "place", "moment", "restart"), PREFECT)
-def test_prefect_restarts(play: Play, step: str, place: int, moment: Moment, restart: Restart):
-    restarts(play, play.lane.prefect, Plan(step, place, moment, "pause"), restart)
+def test_prefect_restarts(harness: Harness, step: str, place: int, moment: Moment, restart: Restart):
+    restarts(harness, harness.sandbox.prefect, CrashPlan(step, place, moment, "pause"), restart)
 
 
 KUBERNETES = [
@@ -91,23 +90,24 @@ KUBERNETES = [
 
 @pytest.mark.parametrize(("step", "place", "moment", "restart"), KUBERNETES)
 def test_the_api_server_restarts(
-    cluster: ControlPlane, play: Play, step: str, place: int, moment: Moment, restart: Restart
+    cluster: ControlPlane, harness: Harness, step: str, place: int, moment: Moment, restart: Restart
 ):
     if not cluster.own:
         pytest.skip("this cluster belongs to somebody else")
-    restarts(play, cluster, Plan(step, place, moment, "pause"), restart)
+    restarts(harness, cluster, CrashPlan(step, place, moment, "pause"), restart)
 
 
-def restarts(play: Play, part: Part, plan: Plan, restart: Restart) -> None:
+def restarts(harness: Harness, part: Part, plan: CrashPlan, restart: Restart) -> None:
     """A part restarts in the middle of a scan; after one more scan all is as after a single good one."""
-    general = Plan(plan.what.format(namespace=play.lane.name), plan.place, plan.moment, plan.action)
-    act = play.begin(general)
-    wait_for(lambda: play.lane.script.reached, what=plan.what, seconds=PATIENCE)
+    general = CrashPlan(plan.what.format(namespace=harness.sandbox.name), plan.place, plan.moment, plan.action)
+    requested = harness.begin(general)
+    files = harness.sandbox.plan_files
+    wait_for(lambda: files.reached, what=plan.what, seen=files.noted)
 
-    restart(play, part)
-    act.wait()
+    restart(harness, part)
+    requested.wait()
 
-    problems = act.again().problems()
+    problems = requested.again().problems()
     assert problems.pop("scans", None) == (2, 1)
     assert problems == {}, problems
-    assert play.controller.is_alive()
+    assert harness.controller.is_alive()

@@ -7,10 +7,10 @@ import pytest
 
 from controller.api.manifest import parse_policy
 from controller.flow_runs import idempotency_key
-from tests.crash.conftest import MakeLane
-from tests.crash.lane import PATIENCE, Lane
-from tests.e2e.conftest import wait_for
+from tests.crash.conftest import MakeSandbox
+from tests.crash.sandbox import Sandbox
 from tests.support import ago, merge, scan
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.crash
 
@@ -20,27 +20,27 @@ ROUNDS = 3
 LIMITS = {"perTenant": 1000}
 
 
-def backlog(lane: Lane) -> list[str]:
+def backlog(sandbox: Sandbox) -> list[str]:
     """Other videos than before, which have got going by themselves; the runs of those stay.
 
     One of the controllers may still be at the end of an earlier scan, and about to create them once more.
     """
-    lane.supabase.execute("update captionacc.videos set status = 'ready' where status = %s", [lane.waiting])
-    lane.pretend_worker()
-    row = {"tenant_id": "tenant", "status": lane.waiting, "created_at": ago(hours=1)}
-    return lane.supabase.insert_videos([row] * VIDEOS)
+    sandbox.supabase.execute("update captionacc.videos set status = 'ready' where status = %s", [sandbox.waiting])
+    sandbox.pretend_worker()
+    row = {"tenant_id": "tenant", "status": sandbox.waiting, "created_at": ago(hours=1)}
+    return sandbox.supabase.insert_videos([row] * VIDEOS)
 
 
-def keys(lane: Lane) -> list[str]:
+def keys(sandbox: Sandbox) -> list[str]:
     """The idempotency keys of all flow runs."""
-    filters = {"deployments": {"id": {"any_": [lane.deployment.id]}}}
-    return sorted(run["idempotency_key"] for run in lane.prefect.flow_runs(**filters))
+    filters = {"deployments": {"id": {"any_": [sandbox.deployment.id]}}}
+    return sorted(run["idempotency_key"] for run in sandbox.prefect.flow_runs(**filters))
 
 
-def scan_beside(lane: Lane) -> None:
+def scan_beside(sandbox: Sandbox) -> None:
     """A scan as the command line runs it: with a policy from a file, and no cluster."""
-    body = merge(lane.manifest(limits=LIMITS), {"metadata": {"uid": "from a file", "generation": 1}})
-    asyncio.run(scan(parse_policy(body), lane.namespace.credentials))
+    body = merge(sandbox.manifest(limits=LIMITS), {"metadata": {"uid": "from a file", "generation": 1}})
+    asyncio.run(scan(parse_policy(body), sandbox.namespace.credentials))
 
 
 def is_true(status: dict[str, Any]) -> bool:
@@ -54,23 +54,23 @@ def is_true(status: dict[str, Any]) -> bool:
     )
 
 
-def test_two_controllers_and_a_scan_beside_them_create_one_run_a_video(make_lane: MakeLane):
-    lane = make_lane("two-controllers")
+def test_two_controllers_and_a_scan_beside_them_create_one_run_a_video(make_sandbox: MakeSandbox):
+    sandbox = make_sandbox("two-controllers")
     for name in POLICIES:
-        lane.create(lane.manifest(name, limits=LIMITS))
+        sandbox.create(sandbox.manifest(name, limits=LIMITS))
 
     videos: list[str] = []
-    with lane.controller(batch=20), lane.controller(batch=20):
+    with sandbox.controller(batch=20), sandbox.controller(batch=20):
         for _ in range(ROUNDS):
-            videos += backlog(lane)
-            requests = {name: lane.ask(name) for name in POLICIES}
-            scan_beside(lane)
+            videos += backlog(sandbox)
+            requests = {name: sandbox.ask(name) for name in POLICIES}
+            scan_beside(sandbox)
             for name, token in requests.items():
-                lane.wait_served(token, name)
-            assert keys(lane) == sorted(idempotency_key(lane.deployment.flow_id, video, 1) for video in videos)
+                sandbox.wait_served(token, name)
+            assert keys(sandbox) == sorted(idempotency_key(sandbox.deployment.flow_id, video, 1) for video in videos)
             for name in POLICIES:
-                lane.wait_served(lane.ask(name), name)
+                sandbox.wait_served(sandbox.ask(name), name)
             # Either controller serves a request, and one may write what it saw a little later than the other.
-            wait_for(lambda: all(map(is_true, map(lane.status, POLICIES))), what="true statuses", seconds=PATIENCE)
+            wait_for(lambda: all(map(is_true, map(sandbox.status, POLICIES))), what="true statuses")
 
-    lane.assert_good_order()
+    sandbox.assert_good_order()

@@ -1,6 +1,5 @@
 """The embedded Prefect server: deployments without a worker, runs in any state, a server that comes back."""
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +8,8 @@ import pytest
 
 from devstack import Deployment, Prefect
 from devstack.prefect import ACTIVE
+from tests.conftest import serve, steady_prefect
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -23,16 +24,16 @@ def deployment(prefect: Prefect) -> Deployment:
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Prefect]:
     """A server that asks for a password."""
-    with Prefect.start(auth_string="user:pass:word") as server:
-        yield server
+    yield from serve(steady_prefect(auth_string="user:pass:word"))
 
 
 def test_a_deployment_is_ready_once_its_pool_is_polled(prefect: Prefect, deployment: Deployment) -> None:
     prefect.pretend_worker(deployment.work_pool)
-    deadline = time.monotonic() + 5
-    while prefect.deployment(deployment.full_name)["status"] != "READY":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+
+    def status() -> str:
+        return str(prefect.deployment(deployment.full_name)["status"])
+
+    wait_for(lambda: status() == "READY", what="the deployment to be ready", seen=status)
     assert prefect.http.get(f"work_pools/{deployment.work_pool}").json()["status"] == "READY"
 
 
@@ -67,11 +68,13 @@ def test_creates_more_runs_than_one_request_takes(prefect: Prefect, deployment: 
 
 
 def test_ends_a_run_in_the_past(prefect: Prefect, deployment: Deployment) -> None:
+    before = datetime.now(UTC)
     run = prefect.create_flow_run(deployment, "COMPLETED")
+    after = datetime.now(UTC)
     prefect.backdate(run, timedelta(minutes=6))
     ended = datetime.fromisoformat(prefect.flow_run(run)["end_time"])
-    assert timedelta(minutes=6) <= datetime.now(UTC) - ended < timedelta(minutes=7)
-    recent = {"end_time": {"after_": (datetime.now(UTC) - timedelta(minutes=5)).isoformat()}}
+    assert before <= ended + timedelta(minutes=6) <= after
+    recent = {"end_time": {"after_": (before - timedelta(minutes=5)).isoformat()}}
     assert prefect.flow_runs(flow_runs=recent) == []
 
 

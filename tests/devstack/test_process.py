@@ -6,14 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from devstack import Unavailable
+from devstack import Broken
 from devstack.ports import free_port, on_free_ports
 from devstack.process import Child
+from tests.waiting import wait_for
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -24,13 +24,6 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (reached := condition()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return reached
 
 
 def test_waits_until_the_probe_says_ready(tmp_path: Path) -> None:
@@ -44,7 +37,7 @@ def test_waits_until_the_probe_says_ready(tmp_path: Path) -> None:
 
 def test_shows_the_end_of_the_log_of_a_child_that_ends_early(tmp_path: Path) -> None:
     script = "import sys; print('line 1'); sys.exit('no database here')"
-    with pytest.raises(Unavailable, match=r"(?s)it ended with status 1 before it was ready.*no database here"):
+    with pytest.raises(Broken, match=r"(?s)it ended with status 1 before it was ready.*no database here"):
         Child.start("it", [sys.executable, "-c", script], log=tmp_path / "log", ready=lambda: False)
 
 
@@ -52,12 +45,12 @@ def test_kills_a_child_that_does_not_become_ready_in_time(tmp_path: Path) -> Non
     def probe() -> bool:
         raise ConnectionError("nobody listens")
 
-    with pytest.raises(Unavailable, match=r"not ready within 0 s \(nobody listens\)"):
+    with pytest.raises(Broken, match=r"not ready within 0 s \(nobody listens\)"):
         Child.start("it", SLEEP, log=tmp_path / "log", ready=probe, timeout=0.1)
 
 
 def test_says_which_program_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="/no/such/program: No such file"):
+    with pytest.raises(Broken, match="/no/such/program: No such file"):
         Child.start("it", ["/no/such/program"], log=tmp_path / "log", ready=lambda: False)
 
 
@@ -81,7 +74,7 @@ def test_takes_the_grandchildren_along(tmp_path: Path) -> None:
     ]
     child = Child.start("it", command, log=tmp_path / "log", ready=lambda: bool(note.read_text()))
     child.stop()
-    assert eventually(lambda: gone(int(note.read_text())))
+    wait_for(lambda: gone(int(note.read_text())), what="the end of the grandchild")
 
 
 def test_a_child_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
@@ -111,7 +104,7 @@ def test_a_child_dies_with_the_program_that_started_it(tmp_path: Path, how: sign
         pid = int(parent.stdout.readline())
         assert not gone(pid)
         parent.send_signal(how)
-    assert eventually(lambda: gone(pid))
+    wait_for(lambda: gone(pid), what="the end of the child")
 
 
 def test_takes_another_port_where_the_first_one_is_taken() -> None:
@@ -120,7 +113,7 @@ def test_takes_another_port_where_the_first_one_is_taken() -> None:
     def start(port: int) -> int:
         ports.append(port)
         if len(ports) == 1:
-            raise Unavailable("listen tcp 127.0.0.1:1: bind: address already in use")
+            raise Broken("listen tcp 127.0.0.1:1: bind: address already in use")
         return port
 
     assert on_free_ports(start) == ports[1]
@@ -131,9 +124,9 @@ def test_does_not_try_again_after_another_failure() -> None:
 
     def start(port: int) -> None:
         tries.append(port)
-        raise Unavailable("no such database")
+        raise Broken("no such database")
 
-    with pytest.raises(Unavailable, match="no such database"):
+    with pytest.raises(Broken, match="no such database"):
         on_free_ports(start)
     assert len(tries) == 1
 

@@ -3,13 +3,15 @@
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+
+from tests import secrets
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -27,6 +29,7 @@ def everything_up(workdir: Path) -> Iterator[tuple["subprocess.Popen[str]", list
             while not lines or "Ctrl-C" not in lines[-1]:
                 lines.append(program.stdout.readline())
                 assert lines[-1], "it ended"
+            secrets.refuse("".join(lines), "what it prints")
             yield program, lines
         finally:
             program.terminate()  # so that it removes its files
@@ -37,11 +40,8 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
-def all_gone(pids: list[int], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -50,8 +50,8 @@ def test_nothing_survives_the_end_of_the_program(tmp_path: Path, how: signal.Sig
         started = children(program.pid)
         assert len(started) >= 4  # PostgreSQL, PostgREST, the gateway, Prefect
         program.send_signal(how)
-        program.wait(20)
-        assert all_gone(started)
+        program.wait(PATIENCE)
+        wait_for(lambda: not alive(started), what="the end of all parts", seen=lambda: alive(started))
 
 
 def test_prints_addresses_but_keeps_the_keys_in_a_private_file(tmp_path: Path) -> None:

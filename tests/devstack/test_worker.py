@@ -1,11 +1,13 @@
 """A real worker processes videos."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from devstack import Prefect, Supabase, Worker
+from tests.conftest import serve, steady_prefect
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -13,20 +15,16 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def own_prefect() -> Iterator[Prefect]:
     """Not the one that other tests share: there nothing polls the pool but them."""
-    with Prefect.start() as server:
-        yield server
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (reached := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return reached
+    yield from serve(steady_prefect())
 
 
 def status(supabase: Supabase) -> str:
     (row,) = supabase.query("select status from captionacc.videos")
     return str(row["status"])
+
+
+def state_of(prefect: Prefect, run: str) -> str:
+    return str(prefect.flow_run(run)["state_type"])
 
 
 def run_for(worker: Worker, prefect: Prefect, video: str) -> str:
@@ -39,7 +37,8 @@ def test_processes_a_video(supabase: Supabase, own_prefect: Prefect, key: str) -
     with Worker.start(own_prefect, supabase.env(getattr(supabase, key))) as worker:
         (video,) = supabase.insert_videos([{"status": "uploading", "tenant_id": "tenant"}])
         run = run_for(worker, own_prefect, video)
-        assert eventually(lambda: own_prefect.flow_run(run)["state_type"] == "COMPLETED")
+        state = partial(state_of, own_prefect, run)
+        wait_for(lambda: state() == "COMPLETED", what="the flow to complete", seen=state)
         assert status(supabase) == "ready"
 
 
@@ -49,6 +48,6 @@ def test_a_killed_worker_leaves_its_run_running_and_its_video_in_processing(
     with Worker.start(own_prefect, supabase.env(), processing_seconds=60) as worker:
         (video,) = supabase.insert_videos([{"status": "pending", "tenant_id": "tenant"}])
         run = run_for(worker, own_prefect, video)
-        assert eventually(lambda: status(supabase) == "processing")
+        wait_for(lambda: status(supabase) == "processing", what="the flow to begin", seen=lambda: status(supabase))
         worker.kill()
-    assert own_prefect.flow_run(run)["state_type"] == "RUNNING"
+    assert state_of(own_prefect, run) == "RUNNING"

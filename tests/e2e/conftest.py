@@ -4,9 +4,8 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ import pytest
 from devstack import ControlPlane, Prefect, Supabase
 from tests import secrets
 from tests.support import NEVER, SECRET, manifest
+from tests.waiting import PATIENCE
+from tests.waiting import wait_for as wait_for
 
 PROJECT = Path(__file__).parents[2]
 REQUESTED_AT = "recovery.captiona.cc/requestedAt"
@@ -28,7 +29,7 @@ def installed(cluster: ControlPlane) -> Iterator[ControlPlane]:
     cluster.apply(PROJECT / "manifests" / "crd.yaml")
     cluster.apply(PROJECT / "manifests" / "rbac.yaml")
     cluster.kubectl(
-        "wait", "--for=condition=Established", "--timeout=30s", "crd/videorecoverypolicies.recovery.captiona.cc"
+        "wait", "--for=condition=Established", "--timeout=300s", "crd/videorecoverypolicies.recovery.captiona.cc"
     )
     yield cluster
     secrets.refuse(cluster.kubectl("get", "vrp,events", "--all-namespaces", "-o", "yaml"), "a status or an Event")
@@ -48,7 +49,7 @@ class Controller:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(timeout=120)
+        return self.process.wait(timeout=PATIENCE)
 
 
 @contextmanager
@@ -59,22 +60,17 @@ def run_controller(kubeconfig: Path, log_file: Path, *arguments: str, expect: st
         process = subprocess.Popen(command, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
     controller = Controller(process, log_file)
     try:
-        wait_for(lambda: expect in controller.log or process.poll() is not None, what=f"{expect!r} in the log")
+        wait_for(
+            lambda: expect in controller.log or process.poll() is not None,
+            what=f"{expect!r} in the log",
+            seen=lambda: controller.log,
+        )
         yield controller
     finally:
         if process.poll() is None:
             process.kill()
         process.wait()
     secrets.refuse_file(log_file)
-
-
-def wait_for(condition: Callable[[], Any], *, what: str, seconds: float = 60) -> Any:
-    """Wait for a condition and return its value."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.1)
-    return value
 
 
 class Namespace:
@@ -125,27 +121,42 @@ class Namespace:
         status: dict[str, Any] = self.get().get("status", {})
         return status
 
-    def condition(self, kind: str) -> dict[str, Any]:
+    def condition(self, kind: str, name: str = "policy") -> dict[str, Any]:
         """The condition of a type; empty if there is none."""
-        return next((c for c in self.status().get("conditions", []) if c["type"] == kind), {})
+        conditions = self.get(name).get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == kind), {})
 
-    def wait_condition(self, kind: str, status: str, reason: str | None = None, seconds: float = 60) -> dict[str, Any]:
+    def wait_condition(self, kind: str, status: str, reason: str | None = None, name: str = "policy") -> dict[str, Any]:
+        """Wait until the policy as it is now has a condition, and return that."""
+
         def holds() -> dict[str, Any] | None:
-            current = self.get()
+            current = self.get(name)
             fresh = current["metadata"]["generation"] == current.get("status", {}).get("observedGeneration")
-            found = self.condition(kind)
+            found = self.condition(kind, name)
             matches = found.get("status") == status and reason in {None, found.get("reason")}
             return found if fresh and matches else None
 
-        condition: dict[str, Any] = wait_for(holds, what=f"{kind}={status} {reason or ''}", seconds=seconds)
-        return condition
+        return wait_for(holds, what=f"{kind}={status} {reason or ''}", seen=lambda: self.get(name)) or {}
 
     def request(self, **annotations: str) -> dict[str, Any]:
         """Ask for a scan, wait until it was served, and return the status."""
         token = uuid.uuid4().hex
         more = [f"recovery.captiona.cc/{name}={value}" for name, value in annotations.items()]
         self.kubectl("annotate", "--overwrite", "vrp/policy", f"{REQUESTED_AT}={token}", *more)
-        wait_for(lambda: self.status().get("lastHandledReconcileAt") == token, what="the request to be served")
+        return self.wait_served(token)
+
+    def wait_served(self, token: str) -> dict[str, Any]:
+        """Wait until a request was served, and return the status."""
+        wait_for(
+            lambda: self.status().get("lastHandledReconcileAt") == token,
+            what="the request to be served",
+            seen=self.get,
+        )
+        return self.status()
+
+    def wait_scanned(self) -> dict[str, Any]:
+        """Wait until there was a scan, and return the status."""
+        wait_for(lambda: "lastScan" in self.status(), what="a scan", seen=self.get)
         return self.status()
 
     def events(self) -> list[tuple[str, str, str]]:

@@ -495,7 +495,7 @@ class Judge:
 @pytest.fixture(scope="module")
 def judge(cluster: ControlPlane) -> Iterator[Judge]:
     cluster.apply(MANIFEST)
-    cluster.kubectl("wait", "--for=condition=Established", "-f", MANIFEST, "--timeout=30s")
+    cluster.kubectl("wait", "--for=condition=Established", "-f", MANIFEST, "--timeout=300s")
     judge = Judge(cluster)
     yield judge
     judge.api.api_client.close()

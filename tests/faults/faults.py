@@ -9,14 +9,14 @@ from enum import StrEnum
 from aiohttp import web
 
 from tests import proxy
-from tests.faults.world import Part
+from tests.faults.scenario import Part
 from tests.proxy import Exchange, Proxy, Request, Rule, Treatment, everywhere
 
 HTML = "<html><title>Welcome to nginx!</title></html>"
 
 
 class Kind(StrEnum):
-    """What a client of a service in trouble sees."""
+    """What a client of a service in injection sees."""
 
     REFUSED = "connection refused"
     RESET = "connection reset"
@@ -103,7 +103,7 @@ class Fault:
         return {Kind.SILENCE: 30.0, Kind.OUTAGE: 75.0}.get(self.kind, 8.0)
 
 
-class Trouble:
+class FaultInjection:
     """A fault that begins and ends. Everything in here happens in the proxies' loop."""
 
     def __init__(self, fault: Fault, proxies: Mapping[Part, Proxy]) -> None:

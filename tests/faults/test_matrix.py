@@ -1,6 +1,6 @@
 """Each fault of each service, between a real controller and the service: nothing twice, nothing lost, and it heals.
 
-All of them are played side by side, since most of their time is waiting; each test then looks at how its own went.
+All of them run side by side, since most of their time is waiting; each test then looks at how its own went.
 """
 
 import re
@@ -15,15 +15,15 @@ from typing import Any, cast
 
 import pytest
 
-from tests.faults.faults import Fault, Kind, Moment, Trouble
-from tests.faults.world import AT_WORK, JUST_DONE, STUCK, Part, Parts, World
+from tests.faults.faults import Fault, FaultInjection, Kind, Moment
+from tests.faults.scenario import AT_WORK, JUST_DONE, STUCK, FaultScenario, Part, Parts
 
 pytestmark = pytest.mark.faults
 
 OUR_TRACEBACK = re.compile(r'File ".*/controller/')
 """Kopf logs one of its own when an answer to its watch is no JSON, and ends."""
 
-LANES = 4
+AT_ONCE = 4
 """Faults at once, each with a Prefect of its own: most of their time is waiting."""
 
 
@@ -37,62 +37,62 @@ FAULTS = [Fault(*each) for each in product(Part, Kind, Moment) if is_possible(*e
 
 
 @pytest.fixture(scope="module")
-def played(
+def outcomes(
     request: pytest.FixtureRequest, make_parts: Callable[[], Parts], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mapping[Fault, Future[None]]]:
-    """The faults of the tests that were chosen, being played; the longest begin."""
+    """How the faults of the tests that were chosen go, at work on them; the longest begin."""
     items = [
         item for item in request.session.items if isinstance(item, pytest.Function) and item.parent is request.node
     ]
     chosen = [cast(Fault, item.callspec.params["fault"]) for item in items]
     chosen.sort(key=lambda fault: fault.seconds, reverse=True)
     free: SimpleQueue[Parts] = SimpleQueue()
-    for _ in range(min(LANES, len(chosen))):
+    for _ in range(min(AT_ONCE, len(chosen))):
         free.put(make_parts())
-    lanes = ThreadPoolExecutor(LANES, thread_name_prefix="lane")
+    threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fault")
     directory = tmp_path_factory.mktemp("faults")
-    yield {fault: lanes.submit(play_in_turn, fault, free, directory) for fault in chosen}
-    lanes.shutdown(cancel_futures=True)
+    yield {fault: threads.submit(run_with_free_parts, fault, free, directory) for fault in chosen}
+    threads.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_recovers_each_video_once_and_heals(fault, played):
-    played[fault].result()
+def test_recovers_each_video_once_and_heals(fault, outcomes):
+    outcomes[fault].result()
 
 
-def play_in_turn(fault: Fault, free: SimpleQueue[Parts], directory: Path) -> None:
+def run_with_free_parts(fault: Fault, free: SimpleQueue[Parts], directory: Path) -> None:
     parts = free.get()
     try:
-        play(fault, parts, directory)
+        run_scenario(fault, parts, directory)
     finally:
         parts.prefect.clear_flow_runs()
         free.put(parts)
 
 
-def play(fault: Fault, parts: Parts, directory: Path) -> None:
-    with World.begin(parts, directory) as world:
-        trouble = Trouble(fault, world.proxies)
-        parts.loop.call(trouble.begin)
-        world.ask("a scan during the fault")
+def run_scenario(fault: Fault, parts: Parts, directory: Path) -> None:
+    with FaultScenario.begin(parts, directory) as scenario:
+        injection = FaultInjection(fault, scenario.proxies)
+        parts.loop.call(injection.begin)
+        scenario.ask("a scan during the fault")
         if fault.part is Part.KUBERNETES:
-            world.wait_for(lambda: trouble.hit, what="the fault")
+            scenario.wait_for(lambda: injection.hit, what="the fault")
             time.sleep(fault.seconds)
-            parts.loop.call(trouble.end)
-            world.served("a scan during the fault")
+            parts.loop.call(injection.end)
+            scenario.served("a scan during the fault")
         else:
-            status = world.served("a scan during the fault")
-            assert trouble.hit, world.log
-            parts.loop.call(trouble.end)
+            status = scenario.served("a scan during the fault")
+            assert injection.hit, scenario.log
+            parts.loop.call(injection.end)
             assert_reported(fault, status)
 
-        world.ask("a scan after it")
-        status = world.served("a scan after it")
+        scenario.ask("a scan after it")
+        status = scenario.served("a scan after it")
 
-        assert world.recoveries() == Counter(world.stuck)
+        assert scenario.recoveries() == Counter(scenario.stuck)
         assert_true(status)
-        assert world.starts == 1 or is_fatal(fault)
-        assert world.stop() == 0
-        assert not OUR_TRACEBACK.search(world.log), world.log
+        assert scenario.starts == 1 or is_fatal(fault)
+        assert scenario.stop() == 0
+        assert not OUR_TRACEBACK.search(scenario.log), scenario.log
 
 
 def is_fatal(fault: Fault) -> bool:

@@ -1,5 +1,9 @@
-"""Videos in every situation that the command line tells apart, with ids that are the same in every run."""
+"""A Prefect behind a proxy, and videos in every situation that the command line tells apart.
 
+Their ids are the same in every run.
+"""
+
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,10 +11,39 @@ from typing import Any
 import pytest
 import yaml
 
+from controller.adapters.prefect import abandoned
+from controller.adapters.prefect.server import PrefectServer, open_server
 from devstack import Prefect, Supabase
-from tests import terminal
-from tests.support import DEPLOYMENT, ago, manifest
+from tests import proxy, terminal
+from tests.proxy import Proxy
+from tests.support import DEPLOYMENT, ago, manifest, policy
 from tests.terminal import Said, video_id
+
+
+@pytest.fixture
+async def to_prefect(prefect: Prefect) -> AsyncIterator[Proxy]:
+    """A proxy in front of Prefect."""
+    async with proxy.serve(f"http://127.0.0.1:{prefect.port}") as between:
+        yield between
+
+
+@pytest.fixture
+async def server(to_prefect: Proxy) -> AsyncIterator[PrefectServer]:
+    """The way to Prefect that a scan takes, through the proxy."""
+    async with open_server(f"{to_prefect.url}/api", {}, [], policy().spec.prefect) as server:
+        yield server
+
+
+@pytest.fixture
+def environment(supabase: Supabase, to_prefect: Proxy) -> dict[str, str]:
+    """The credentials of both services, with Prefect behind the proxy."""
+    return {**supabase.env(), "PREFECT_API_URL": f"{to_prefect.url}/api"}
+
+
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is asked to stop gets no time for it."""
+    monkeypatch.setattr(abandoned, "CANCEL_WAIT", 0)
 
 
 @dataclass

@@ -1,9 +1,7 @@
 """Abandoned flow runs on a real Prefect server: signs of life, and what becomes of runs that are asked to stop."""
 
 import asyncio
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,30 +15,14 @@ from controller.decisions.decision import SkipReason
 from controller.errors import ErrorReason, ScanError
 from controller.flow_runs import FlowRun, StateType
 from controller.scan import HEARTBEAT_FRESH
-from devstack import Prefect, Supabase
+from devstack import Prefect
 from tests import proxy
 from tests.support import DEPLOYMENT, policy, reasons, recovered, scan, stuck_videos
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
 OLD = timedelta(hours=7)
-
-
-@pytest.fixture
-async def server(prefect: Prefect) -> AsyncIterator[PrefectServer]:
-    async with open_server(prefect.api_url, {}, [], policy().spec.prefect) as server:
-        yield server
-
-
-@pytest.fixture
-def environment(supabase: Supabase, prefect: Prefect) -> dict[str, str]:
-    return {**supabase.env(), **prefect.env()}
-
-
-@pytest.fixture
-def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run gets no time to stop."""
-    monkeypatch.setattr(abandoned, "CANCEL_WAIT", 0)
 
 
 def run(prefect: Prefect, state: str, *, video: str = "v1", age: timedelta = OLD, **fields: Any) -> str:
@@ -66,19 +48,16 @@ def beat(prefect: Prefect, run_id: str, *, ago: timedelta = timedelta(0), times:
     ]
     prefect.http.post("events", json=events).raise_for_status()
     wanted = {"resource": {"id": [f"prefect.flow-run.{run_id}"]}, "event": {"name": [abandoned.HEARTBEAT]}}
-    until(lambda: prefect.http.post("events/filter", json={"filter": wanted}).json()["total"] >= times)
+
+    def heard() -> int:
+        return int(prefect.http.post("events/filter", json={"filter": wanted}).json()["total"])
+
+    wait_for(lambda: heard() >= times, what=f"{times} heartbeats", seen=heard)
 
 
 def seen(prefect: Prefect, server: PrefectServer, run_id: str) -> FlowRun:
     """A run as a scan reads it."""
     return read_run(server._api, prefect.flow_run(run_id), "video_id")
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def replacing(**spec: Any) -> Any:

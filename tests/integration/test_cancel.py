@@ -1,23 +1,23 @@
 """Cancelling on a real Prefect server, with a real worker, without one, and when the connection fails: never forced."""
 
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from controller.adapters.prefect import abandoned
-from controller.adapters.prefect.server import PrefectServer, open_server
+from controller.adapters.prefect.server import PrefectServer
 from controller.api.manifest import Policy
 from controller.decisions.decision import SkipReason
 from controller.errors import ErrorReason
 from controller.flow_runs import FlowRun, StateType
 from devstack import Prefect, Supabase, Worker
 from tests import proxy
-from tests.conftest import serve
-from tests.proxy import Proxy, Request, Where, at
+from tests.conftest import serve, steady_prefect
+from tests.proxy import Request, Where, at
 from tests.support import DEPLOYMENT, policy, reasons, recovered, scan, stuck_videos
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -29,30 +29,7 @@ asks_to_stop = at("/set_state")
 def impatient_prefect() -> Iterator[Prefect]:
     """A server that takes a run for cancelled when nobody stopped it for a second; by default for five minutes."""
     settings = {"PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "1"}
-    yield from serve(Prefect.start(settings=settings))
-
-
-@pytest.fixture
-async def to_prefect(prefect: Prefect) -> AsyncIterator[Proxy]:
-    async with proxy.serve(f"http://127.0.0.1:{prefect.port}") as between:
-        yield between
-
-
-@pytest.fixture
-async def server(to_prefect: Proxy) -> AsyncIterator[PrefectServer]:
-    async with open_server(f"{to_prefect.url}/api", {}, [], policy().spec.prefect) as server:
-        yield server
-
-
-@pytest.fixture
-def environment(supabase: Supabase, to_prefect: Proxy) -> dict[str, str]:
-    return {**supabase.env(), "PREFECT_API_URL": f"{to_prefect.url}/api"}
-
-
-@pytest.fixture
-def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run gets no time to stop."""
-    monkeypatch.setattr(abandoned, "CANCEL_WAIT", 0)
+    yield from serve(steady_prefect(settings=settings))
 
 
 def replacing(**stuck: Any) -> Policy:
@@ -78,11 +55,14 @@ def state_of(prefect: Prefect, run_id: str) -> str:
     return str(prefect.flow_run(run_id)["state_type"])
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def wait_until_at_work(supabase: Supabase) -> None:
+    """Wait until a flow has set its video to processing."""
+    statuses = "select status from captionacc.videos"
+    wait_for(
+        lambda: supabase.query(statuses)[0]["status"] == "processing",
+        what="the flow to begin",
+        seen=lambda: supabase.query(statuses),
+    )
 
 
 # What is asked
@@ -258,7 +238,7 @@ async def test_a_real_worker_stops_the_flow_before_a_recovery_takes_its_place(
     with Worker.start(prefect, supabase.env(), processing_seconds=300) as worker:
         parameters = {"video_id": video, "tenant_id": "tenant", "storage_key": "key"}
         old = prefect.create_flow_run(worker.deployment, parameters=parameters)
-        until(lambda: supabase.query("select status from captionacc.videos")[0]["status"] == "processing")
+        wait_until_at_work(supabase)
         # It works, but looks as if it did not: old, without heartbeats, and its row is stuck again.
         prefect.backdate(old, OLD)
         supabase.execute("update captionacc.videos set status = 'pending'")
@@ -281,7 +261,7 @@ async def test_the_run_of_a_killed_worker_is_reported_and_left_alone(environment
     with Worker.start(prefect, supabase.env(), processing_seconds=300) as worker:
         parameters = {"video_id": video, "tenant_id": "tenant", "storage_key": "key"}
         old = prefect.create_flow_run(worker.deployment, parameters=parameters)
-        until(lambda: supabase.query("select status from captionacc.videos")[0]["status"] == "processing")
+        wait_until_at_work(supabase)
         worker.kill()
     prefect.backdate(old, OLD)
     supabase.execute("update captionacc.videos set status = 'pending'")
@@ -307,7 +287,7 @@ async def test_replaces_a_run_that_prefect_itself_takes_for_cancelled_since_nobo
     old = old_run(impatient_prefect, "RUNNING", video)
 
     first = await scan(replacing(recentRunWindow="0s"), environment)
-    until(lambda: state_of(impatient_prefect, old) == "CANCELLED")
+    wait_for(lambda: state_of(impatient_prefect, old) == "CANCELLED", what="Prefect to take the run for cancelled")
     second = await scan(replacing(recentRunWindow="0s"), environment)
 
     assert reasons(first) == {SkipReason.ABANDONED_RUN: 1}

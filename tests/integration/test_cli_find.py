@@ -1,6 +1,7 @@
 """`video-recovery find`, as a person at night uses it."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
@@ -26,7 +27,9 @@ def test_says_so_when_nothing_is_stuck(scene: Scene, snapshot: SnapshotAssertion
 
 
 def test_writes_a_documented_object_for_programs(night: Scene):
+    before = datetime.now(UTC)
     said = night.run("find", "--json")
+    after = datetime.now(UTC)
     data = json.loads(said.out)
 
     assert list(data) == ["policy", "found", "videos"]
@@ -42,7 +45,9 @@ def test_writes_a_documented_object_for_programs(night: Scene):
         *(video_id(1), "Recover", None),
         1,
     )
-    assert lecture["ageSeconds"] // 60 == 5 * 60 + 12
+    created = datetime.fromisoformat(lecture["createdAt"])
+    assert int((before - created).total_seconds()) <= lecture["ageSeconds"] <= int((after - created).total_seconds())
+    assert before - created > timedelta(hours=5, minutes=12)
     assert [each["reason"] for each in others] == [None, "ActiveFlowRun", "RecentlyProcessed"]
 
 

@@ -10,6 +10,7 @@ from controller.flow_runs import idempotency_key
 from tests.integration.conftest import Scene
 from tests.support import DEPLOYMENT, policy, scan
 from tests.terminal import PROGRAM, stable, video_id
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -118,7 +119,7 @@ def test_a_service_that_is_down_is_named_and_nothing_is_lost(night: Scene):
 
 def test_a_reader_that_goes_away_stops_nothing_half_way(night: Scene):
     shell = f"{PROGRAM} retry | head -n 1"
-    finished = subprocess.run(["bash", "-c", shell], env=night.env, capture_output=True, text=True, timeout=60)
+    finished = subprocess.run(["bash", "-c", shell], env=night.env, capture_output=True, text=True, timeout=PATIENCE)
 
     assert "Traceback" not in finished.stderr
     assert len(recoveries(night)) in {0, 1, 2}

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +15,16 @@ import yaml
 
 from devstack import Prefect, Supabase
 from tests import secrets, terminal
+from tests.loop import Loop
+from tests.proxy import at, held
 from tests.support import NEVER, SECRET, manifest, stuck_videos
 from tests.terminal import PROGRAM, environment
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.integration
 
 BATCH = 100
+CREATIONS = at("/create_flow_run/bulk")
 
 
 @pytest.fixture
@@ -148,16 +151,23 @@ class Running:
 
     def says(self, text: str, *, times: int = 1) -> None:
         """Wait until the log has a text."""
-        deadline = time.monotonic() + 30
-        while self.log.read_text().count(text) < times:
-            assert self.process.poll() is None, f"it ended:\n{self.log.read_text()}"
-            assert time.monotonic() < deadline, f"not said: {text}\n{self.log.read_text()}"
-            time.sleep(0.05)
+
+        def said_so() -> bool:
+            return self.log.read_text().count(text) >= times
+
+        wait_for(said_so, what=repr(text), seen=self.log.read_text, meanwhile=self.assert_runs)
+
+    def assert_runs(self) -> None:
+        assert self.process.poll() is None, f"it ended:\n{self.log.read_text()}"
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> str:
         """Send a signal and wait for the end; gives the log."""
         self.process.send_signal(number)
-        assert self.process.wait(60) == 0, self.log.read_text()
+        return self.wait()
+
+    def wait(self) -> str:
+        """Wait for the end; gives the log."""
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
         return self.log.read_text()
 
 
@@ -224,16 +234,17 @@ def test_a_secret_that_was_put_right_is_taken(tmp_path, policy, supabase, prefec
 def test_sigterm_during_a_scan_ends_it_after_the_batch_with_its_summary(tmp_path, env, policy, supabase, prefect):
     stuck_videos(supabase, 5 * BATCH)
     write(policy, limits={"perScan": 1000, "perTenant": 1000})
-    with running(tmp_path, env, "-f", policy, "--once") as runner:
-        while prefect.count_flow_runs() == 0:
-            assert runner.process.poll() is None, runner.log.read_text()
-            time.sleep(0.02)
-        said = runner.end()
-    created = prefect.count_flow_runs()
-    assert created % BATCH == 0
-    assert created < 5 * BATCH
-    skipped = 5 * BATCH - created
-    assert f"500 found: {created} recovered, {skipped} skipped, 0 failed (Interrupted {skipped})" in said
+    with Loop.start() as loop, loop.serve(f"http://127.0.0.1:{prefect.port}") as to_prefect:
+        loop.call(to_prefect.treat, held, CREATIONS, after=1)
+        env["PREFECT_API_URL"] = f"{to_prefect.url}/api"
+        with running(tmp_path, env, "-f", policy, "--once") as runner:
+            wait_for(lambda: to_prefect.count(CREATIONS) == 2, what="the second batch", meanwhile=runner.assert_runs)
+            runner.process.send_signal(signal.SIGTERM)
+            runner.says("SIGTERM: leaving; a scan under way finishes its batch")
+            loop.call(to_prefect.heal)
+            said = runner.wait()
+    assert prefect.count_flow_runs() == 2 * BATCH
+    assert "500 found: 200 recovered, 300 skipped, 0 failed (Interrupted 300)" in said
 
 
 # Wrong use

@@ -116,24 +116,25 @@ def test_a_missing_variable_is_named(scene: Scene, missing, expected):
 
 
 @pytest.mark.parametrize(
-    ("variables", "expected"),
+    ("variable", "value", "expected"),
     [
-        pytest.param({"SUPABASE_URL": "project"}, "SUPABASE_URL is no http(s) address; write one such as", id="a_url"),
-        pytest.param({"PREFECT_API_URL": "ftp://x"}, "PREFECT_API_URL is no http(s) address", id="another_url"),
+        pytest.param("SUPABASE_URL", "wr0ng", "SUPABASE_URL is no http(s) address; write one such as", id="a_url"),
+        pytest.param("PREFECT_API_URL", "ftp://wr0ng", "PREFECT_API_URL is no http(s) address", id="another_url"),
         pytest.param(
-            {"SUPABASE_SERVICE_ROLE_KEY": "sb_publishable_x"},
+            "SUPABASE_SERVICE_ROLE_KEY",
+            "sb_publishable_wr0ng",
             "is a public key, which sees no videos",
             id="a_public_key",
         ),
-        pytest.param({"SUPABASE_SCHEMA": "x" * 100}, "SUPABASE_SCHEMA: write", id="a_schema"),
-        pytest.param({"PREFECT_API_AUTH_STRING": "nocolon"}, "write user:password", id="an_auth_string"),
+        pytest.param("SUPABASE_SCHEMA", "wr0ng" * 20, "SUPABASE_SCHEMA: write", id="a_schema"),
+        pytest.param("PREFECT_API_AUTH_STRING", "wr0ng", "write user:password", id="an_auth_string"),
     ],
 )
-def test_a_wrong_variable_is_named_and_not_repeated(scene: Scene, variables, expected):
-    said = refused(scene, env={**scene.env, **variables})
+def test_a_wrong_variable_is_named_and_not_repeated(scene: Scene, variable, value, expected):
+    said = refused(scene, env={**scene.env, variable: value})
 
     assert expected in said
-    assert "nocolon" not in said
+    assert "wr0ng" not in said
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import asyncio
 import re
 
 import pytest
-from aiohttp.web import StreamResponse
 
 from tests.integration.conftest import Scene
 from tests.integration.test_cli_retry import recoveries
-from tests.proxy import Exchange, at, serve, silence
+from tests.proxy import Proxy, at, held, serve, silence
 from tests.support import stuck_videos
-from tests.terminal import Terminal, video_id
+from tests.terminal import Terminal, masked, video_id
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -31,7 +31,7 @@ def test_asks_before_it_retries_more_than_a_few_and_shows_which(many: Scene):
     terminal.wait_for("Trigger 5 flow runs? [y/N]: ")
 
     assert recoveries(many) == []
-    assert all(f"• {each}  pending, 45m ago, attempt 1" in terminal.text for each in ALL)
+    assert all(f"• {each}  pending, <45m> ago, attempt 1" in masked(terminal.text) for each in ALL)
     terminal.child.sendline("y")
     assert terminal.end() == 0
     assert recoveries(many) == ALL
@@ -105,44 +105,57 @@ def test_a_narrow_terminal_still_shows_each_id_whole(many: Scene):
     terminal = Terminal("find", env=many.env, columns=60)
 
     assert terminal.end() == 0
-    assert all(each in terminal.text for each in ALL)
+    assert [line.split()[0] for line in terminal.text.splitlines() if line.startswith("00000000-")] == ALL
+
+
+@pytest.mark.xfail(reason="columns drop out of a table that is wider than the terminal", strict=True)
+def test_a_narrow_terminal_still_says_what_a_scan_would_do(many: Scene):
+    terminal = Terminal("find", env=many.env, columns=60)
+
+    assert terminal.end() == 0
+    assert [
+        line for line in terminal.text.splitlines() if "recover (attempt 1)" in line and line.startswith(tuple(ALL))
+    ]
 
 
 # Ctrl-C at work
+
+CREATIONS = at("create_flow_run")
+
+
+async def second_batch(proxy: Proxy) -> None:
+    """Wait until the second batch is on its way."""
+    await asyncio.to_thread(wait_for, lambda: proxy.count(CREATIONS) == 2, what="the second batch")
 
 
 async def test_ctrl_c_finishes_the_batch_and_says_what_was_done(scene: Scene):
     for tenant in ("acme", "globex", "initech"):
         stuck_videos(scene.supabase, 80, tenant_id=tenant)
 
-    async def slowly(exchange: Exchange) -> StreamResponse:
-        await asyncio.sleep(2)
-        return await exchange.proceed()
-
     async with serve(scene.prefect.api_url.removesuffix("/api")) as proxy:
-        proxy.treat(slowly, at("create_flow_run"), after=1)
+        proxy.treat(held, CREATIONS, after=1)
         terminal = Terminal("retry", "--yes", env={**scene.env, "PREFECT_API_URL": f"{proxy.url}/api"})
         await asyncio.to_thread(terminal.wait_for, "100/240")
+        await second_batch(proxy)
         terminal.child.sendintr()
-        code = await asyncio.to_thread(terminal.end)
+        await asyncio.to_thread(terminal.wait_for, "Ctrl-C: the batch under way is finished, then it ends")
+        proxy.heal()
 
-    assert code == 130
-    assert "Ctrl-C: the batch under way is finished, then it ends" in terminal.text
-    done = len(recoveries(scene))
-    assert done in {100, 200}
-    assert f"Successfully triggered: {done}" in terminal.text
-    assert f"Interrupted {240 - done}" in terminal.text
-    assert terminal.text.count("✓ Triggered flow run") == done
+        assert await asyncio.to_thread(terminal.end) == 130
+    assert len(recoveries(scene)) == 200
+    assert "Successfully triggered: 200" in terminal.text
+    assert "Interrupted 40" in terminal.text
+    assert terminal.text.count("✓ Triggered flow run") == 200
 
 
 async def test_a_second_ctrl_c_ends_at_once_and_nothing_is_doubled(scene: Scene):
     for tenant in ("acme", "globex"):
         stuck_videos(scene.supabase, 80, tenant_id=tenant)
     async with serve(scene.prefect.api_url.removesuffix("/api")) as proxy:
-        proxy.treat(silence, at("create_flow_run"), after=1)
+        proxy.treat(silence, CREATIONS, after=1)
         terminal = Terminal("retry", "--yes", env={**scene.env, "PREFECT_API_URL": f"{proxy.url}/api"})
         await asyncio.to_thread(terminal.wait_for, "100/160")
-        await asyncio.sleep(1)
+        await second_batch(proxy)
         terminal.child.sendintr()
         await asyncio.to_thread(terminal.wait_for, "press it again to end at once")
         terminal.child.sendintr()
@@ -159,10 +172,10 @@ async def test_ctrl_c_before_anything_is_created_ends_at_once(many: Scene):
         proxy.treat(silence)
         terminal = Terminal("retry", env={**many.env, "PREFECT_API_URL": f"{proxy.url}/api"})
         await asyncio.to_thread(terminal.wait_for, "Asking Supabase and Prefect")
-        await asyncio.sleep(1)
+        await asyncio.to_thread(wait_for, lambda: proxy.requests, what="a question to Prefect")
         terminal.child.sendintr()
 
-        assert await asyncio.to_thread(terminal.end) == 130
+        assert await asyncio.to_thread(terminal.end) == 130, terminal.text
     assert "Interrupted" in terminal.text
     assert "Traceback" not in terminal.text
     assert recoveries(many) == []

@@ -1,18 +1,18 @@
 """Heartbeats on a real Prefect server, from a real worker and sent as one sends them: what counts as a sign of life."""
 
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
-from controller.adapters.prefect.server import PrefectServer, open_server
 from devstack import Prefect, Supabase, Worker
 from tests import proxy
-from tests.conftest import serve
-from tests.proxy import Proxy, at
-from tests.support import DEPLOYMENT, policy, stuck_videos
+from tests.conftest import serve, steady_prefect
+from tests.proxy import at
+from tests.support import DEPLOYMENT, stuck_videos
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -24,32 +24,24 @@ events = at("/events/filter")
 def own_prefect() -> Iterator[Prefect]:
     """A server of its own, which shows an event at once and not after five seconds."""
     settings = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.1"}
-    yield from serve(Prefect.start(settings=settings))
+    yield from serve(steady_prefect(settings=settings))
 
 
 @pytest.fixture
-async def to_prefect(own_prefect: Prefect) -> AsyncIterator[Proxy]:
-    async with proxy.serve(f"http://127.0.0.1:{own_prefect.port}") as between:
-        yield between
+def prefect(own_prefect: Prefect) -> Iterator[Prefect]:
+    yield own_prefect
     own_prefect.clear_flow_runs()
-
-
-@pytest.fixture
-async def server(to_prefect: Proxy) -> AsyncIterator[PrefectServer]:
-    async with open_server(f"{to_prefect.url}/api", {}, [], policy().spec.prefect) as server:
-        yield server
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def event_names(prefect: Prefect, run_id: str) -> list[str]:
     wanted = {"resource": {"id": [f"prefect.flow-run.{run_id}"]}}
     return [event["event"] for event in prefect.http.post("events/filter", json={"filter": wanted}).json()["events"]]
+
+
+def wait_until_heard(prefect: Prefect, run_id: str, event: str) -> None:
+    """Wait until an event of a run can be read."""
+    names = partial(event_names, prefect, run_id)
+    wait_for(lambda: event in names(), what=event, seen=names)
 
 
 def running(prefect: Prefect) -> str:
@@ -65,17 +57,17 @@ def send(prefect: Prefect, run_id: str, occurred: datetime, event: str = HEARTBE
         "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}"},
     }
     prefect.http.post("events", json=[body]).raise_for_status()
-    until(lambda: event in event_names(prefect, run_id))
+    wait_until_heard(prefect, run_id, event)
 
 
-async def test_sees_the_heartbeat_of_a_flow_that_a_real_worker_runs(supabase: Supabase, own_prefect, server):
+async def test_sees_the_heartbeat_of_a_flow_that_a_real_worker_runs(supabase: Supabase, prefect, server):
     started = datetime.now(UTC)
-    with Worker.start(own_prefect, supabase.env(), processing_seconds=120) as worker:
+    with Worker.start(prefect, supabase.env(), processing_seconds=120) as worker:
         [video] = stuck_videos(supabase, 1)
         parameters = {"video_id": video, "tenant_id": "tenant", "storage_key": "key"}
-        at_work = own_prefect.create_flow_run(worker.deployment, parameters=parameters)
-        until(lambda: HEARTBEAT in event_names(own_prefect, at_work))
-        pretended = running(own_prefect)
+        at_work = prefect.create_flow_run(worker.deployment, parameters=parameters)
+        wait_until_heard(prefect, at_work, HEARTBEAT)
+        pretended = running(prefect)
 
         assert await server.heartbeats([at_work, pretended], since=started) == {at_work}
         assert await server.heartbeats([at_work, pretended], since=datetime.now(UTC)) == set()
@@ -88,19 +80,19 @@ async def test_sees_the_heartbeat_of_a_flow_that_a_real_worker_runs(supabase: Su
         pytest.param(timedelta(microseconds=1), False, id="a moment before it"),
     ],
 )
-async def test_a_heartbeat_counts_from_the_time_asked_for_on(later, alive, own_prefect, server):
-    run_id, occurred = running(own_prefect), datetime.now(UTC) - timedelta(minutes=3)
-    send(own_prefect, run_id, occurred)
+async def test_a_heartbeat_counts_from_the_time_asked_for_on(later, alive, prefect, server):
+    run_id, occurred = running(prefect), datetime.now(UTC) - timedelta(minutes=3)
+    send(prefect, run_id, occurred)
 
     assert await server.heartbeats([run_id], since=occurred + later) == ({run_id} if alive else set())
 
 
-async def test_a_change_of_state_by_somebody_else_is_no_sign_of_life(own_prefect, server):
-    run_id, since = running(own_prefect), datetime.now(UTC) - timedelta(minutes=1)
+async def test_a_change_of_state_by_somebody_else_is_no_sign_of_life(prefect, server):
+    run_id, since = running(prefect), datetime.now(UTC) - timedelta(minutes=1)
     body = {"state": {"type": "CANCELLING"}}
-    own_prefect.http.post(f"flow_runs/{run_id}/set_state", json=body).raise_for_status()
-    until(lambda: "prefect.flow-run.Cancelling" in event_names(own_prefect, run_id))
-    send(own_prefect, run_id, datetime.now(UTC), "prefect.flow-run.heartbeats-lost")
+    prefect.http.post(f"flow_runs/{run_id}/set_state", json=body).raise_for_status()
+    wait_until_heard(prefect, run_id, "prefect.flow-run.Cancelling")
+    send(prefect, run_id, datetime.now(UTC), "prefect.flow-run.heartbeats-lost")
 
     assert await server.heartbeats([run_id], since=since) == set()
 
@@ -120,9 +112,9 @@ async def test_asks_nothing_about_no_runs(to_prefect, server):
         pytest.param(proxy.cut, id="answer cut"),
     ],
 )
-async def test_asks_again_after_trouble_that_passes(trouble, own_prefect, to_prefect, server):
-    run_id = running(own_prefect)
-    send(own_prefect, run_id, datetime.now(UTC))
+async def test_asks_again_after_trouble_that_passes(trouble, prefect, to_prefect, server):
+    run_id = running(prefect)
+    send(prefect, run_id, datetime.now(UTC))
     to_prefect.treat(trouble, events, times=1)
 
     assert await server.heartbeats([run_id], since=datetime.now(UTC) - timedelta(minutes=1)) == {run_id}

@@ -13,7 +13,7 @@ from controller.errors import ConfigurationError, ErrorReason, Service
 from controller.outcome import Outcome
 from devstack import Prefect, Supabase
 from tests import proxy
-from tests.conftest import serve
+from tests.conftest import serve, steady_prefect
 from tests.proxy import Proxy
 from tests.support import DEPLOYMENT, policy, reasons, recovered, scan, stuck_videos
 
@@ -37,7 +37,7 @@ def guarded() -> Iterator[Prefect]:
         server.create_deployment(DEPLOYMENT)
         return server
 
-    yield from map(with_deployment, serve(Prefect.start(auth_string=AUTH_STRING)))
+    yield from map(with_deployment, serve(steady_prefect(auth_string=AUTH_STRING)))
 
 
 @pytest.fixture(autouse=True)

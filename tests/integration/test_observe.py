@@ -1,7 +1,6 @@
 """Observe mode writes nothing, to no service: every request is one that only reads, and nothing is changed by it."""
 
 import re
-import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -18,9 +17,10 @@ from controller.flow_runs import idempotency_key
 from controller.outcome import Outcome
 from devstack import Prefect, Supabase
 from tests import proxy
-from tests.conftest import serve
+from tests.conftest import serve, steady_prefect
 from tests.proxy import Proxy, Request
 from tests.support import DEPLOYMENT, ago, policy, scan, stuck_videos
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -43,7 +43,7 @@ SPEC: dict[str, Any] = {
 def quick_prefect() -> Iterator[Prefect]:
     """A server of its own that shows an event at once and not after five seconds."""
     settings = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.1"}
-    yield from serve(Prefect.start(settings=settings))
+    yield from serve(steady_prefect(settings=settings))
 
 
 @dataclass
@@ -87,8 +87,10 @@ class Scene:
         }
         self.prefect.http.post("events", json=[event]).raise_for_status()
         wanted = {"event": {"name": [event["event"]]}}
-        while not self.prefect.http.post("events/filter", json={"filter": wanted}).json()["total"]:
-            time.sleep(0.05)
+        wait_for(
+            lambda: self.prefect.http.post("events/filter", json={"filter": wanted}).json()["total"],
+            what="the heartbeat to be readable",
+        )
 
     def dump(self) -> dict[str, object]:
         """Everything that a scan could change."""

@@ -1,7 +1,8 @@
 """The real controller, which dies or pauses at a chosen step.
 
-A file `plan.json` in a directory arms it: from the next look at a policy on, each step is written to `steps` there; at
-the step that the plan names the process kills itself, as SIGKILL would at that moment, or waits for a file `go`.
+A crash plan, the file `plan.json` in a directory, arms it: from the next turn of a policy on, each step is written to
+`steps` there; at the step that the plan names the process kills itself, as SIGKILL would at that moment, or waits for a
+file `go`.
 """
 
 import json
@@ -42,7 +43,7 @@ def general(what: str) -> str:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CrashPlan:
     """What is to happen at which step; by default nothing, and the steps are only written down."""
 
     what: str = ""
@@ -51,14 +52,14 @@ class Plan:
     action: Literal["die", "pause"] = "die"
 
 
-class Script:
+class PlanFiles:
     """What a test and the process under test tell each other, by files in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self._plan_file, self._steps = directory / "plan.json", directory / "steps"
         self._reached, self._go = directory / "reached", directory / "go"
 
-    def arm(self, plan: Plan) -> None:
+    def arm(self, plan: CrashPlan) -> None:
         """Make the plan for the next turn."""
         for file in (self._steps, self._reached, self._go):
             file.unlink(missing_ok=True)
@@ -66,10 +67,10 @@ class Script:
         draft.write_text(json.dumps(asdict(plan)))
         draft.rename(self._plan_file)
 
-    def take_plan(self) -> Plan | None:
+    def take_plan(self) -> CrashPlan | None:
         """The plan, once; `None` if there is no new one."""
         try:
-            plan = Plan(**json.loads(self._plan_file.read_text()))
+            plan = CrashPlan(**json.loads(self._plan_file.read_text()))
         except FileNotFoundError:
             return None
         self._plan_file.unlink()
@@ -90,6 +91,10 @@ class Script:
         """The steps since the plan was made, each once, in the order in which they began."""
         return list(dict.fromkeys(step for _, step in self.noted()))
 
+    def posted_events(self) -> int:
+        """How many Events were posted since the plan was made."""
+        return sum(moment is Moment.AFTER and is_event(step.what) for moment, step in self.noted())
+
     @property
     def reached(self) -> bool:
         """Whether the controller pauses at the step of the plan, or did."""
@@ -106,25 +111,25 @@ class Script:
         self._go.touch()
 
 
-class Watcher:
+class StepWatcher:
     """Follows the steps of a process and carries out the plan."""
 
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self._plan: Plan | None = None
+    def __init__(self, plan_files: PlanFiles) -> None:
+        self._plan_files = plan_files
+        self._plan: CrashPlan | None = None
         self._sent: Counter[str] = Counter()
         self._unanswered = ""
 
     def __call__(self, moment: Moment, what: str) -> None:
         what = general(what)
-        if is_look(what) and moment is Moment.BEFORE and (plan := self._script.take_plan()):
+        if begins_turn(what) and moment is Moment.BEFORE and (plan := self._plan_files.take_plan()):
             self._plan, self._sent = plan, Counter()
         if self._plan is None:
             return
         step = self._number(moment, what)
-        self._script.note(moment, step)
+        self._plan_files.note(moment, step)
         if (self._plan.what, self._plan.place, self._plan.moment) == (step.what, step.place, moment):
-            self._act(self._plan)
+            self._carry_out(self._plan)
 
     def _number(self, moment: Moment, what: str) -> Step:
         # A request that is sent again, since it was not answered, is the same step.
@@ -133,16 +138,21 @@ class Watcher:
         self._unanswered = what if moment is Moment.BEFORE else ""
         return Step(what, self._sent[what] - 1)
 
-    def _act(self, plan: Plan) -> None:
+    def _carry_out(self, plan: CrashPlan) -> None:
         if plan.action == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         self._plan = None
-        self._script.pause()
+        self._plan_files.pause()
 
 
-def is_look(what: str) -> bool:
-    """Whether a step looks at a policy, as each turn does first."""
+def begins_turn(what: str) -> bool:
+    """Whether a step reads a policy, as each turn does first."""
     return what.startswith("Kubernetes GET ") and what.endswith("/videorecoverypolicies/NAME")
+
+
+def is_event(what: str) -> bool:
+    """Whether a step posts an Event, as a scan does last."""
+    return what.startswith("Kubernetes ") and "/events" in what
 
 
 def end_with_the_tests() -> None:
@@ -161,5 +171,5 @@ def run(directory: Path, arguments: Sequence[str], batch: int) -> None:
             os.dup2(output.fileno(), standard.fileno())
     vars(controller.scan)["BATCH"] = batch
     vars(abandoned)["CANCEL_WAIT"] = 0  # nobody is there to stop a run
-    instrumentation.watch(Watcher(Script(directory)))
+    instrumentation.watch(StepWatcher(PlanFiles(directory)))
     main(*arguments)

@@ -9,9 +9,9 @@ from typing import Any
 from controller.adapters.prefect.abandoned import HEARTBEAT
 from controller.flow_runs import idempotency_key
 from devstack.prefect import ACTIVE
-from tests.crash.lane import Lane
-from tests.e2e.conftest import wait_for
+from tests.crash.sandbox import Sandbox
 from tests.support import ago
+from tests.waiting import wait_for
 
 SPEC: dict[str, Any] = {
     "stuck": {"abandonedRunAfter": "2h", "abandonedRunAction": "Replace"},
@@ -62,52 +62,52 @@ STUCK = [name for name, role in ROLES.items() if role.minutes > 10]
 RECOVERED = [name for name in STUCK if ROLES[name].reason is None]
 
 
-def spec(lane: Lane) -> dict[str, Any]:
-    """What a policy has to say for the scene."""
-    return {**SPEC, "upload": {"bucket": lane.name, "objectPath": "videos/{id}.mp4"}}
+def spec(sandbox: Sandbox) -> dict[str, Any]:
+    """What a policy has to say for the scenario."""
+    return {**SPEC, "upload": {"bucket": sandbox.name, "objectPath": "videos/{id}.mp4"}}
 
 
-class Stage:
-    """A lane in which the scene is set again and again."""
+class ScenarioBuilder:
+    """A sandbox in which the scenario is set again and again."""
 
-    def __init__(self, lane: Lane) -> None:
-        self._lane = lane
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
         self._beating_video = str(uuid.uuid4())
         self._beating_run = self._create_run(self._beating_video, "RUNNING", LONG_AGO)
         self._beat()
         wait_for(self._is_heard, what="the heartbeat to be readable")
 
-    def set(self) -> "Scene":
-        """Set the scene: the same videos with the same past, as new ones."""
-        lane = self._lane
-        lane.clear(spare=[self._beating_run])
-        lane.pretend_worker()
+    def set(self) -> "Scenario":
+        """Set the scenario: the same videos with the same past, as new ones."""
+        sandbox = self._sandbox
+        sandbox.clear(spare=[self._beating_run])
+        sandbox.pretend_worker()
         self._beat()
-        row = {"tenant_id": "tenant", "status": lane.waiting}
+        row = {"tenant_id": "tenant", "status": sandbox.waiting}
         videos = {name: self._beating_video if name == BEATING else str(uuid.uuid4()) for name in ROLES}
-        lane.supabase.insert_videos(
+        sandbox.supabase.insert_videos(
             [
-                # In the order of the roles, so that the same ones share a batch in all scenes.
+                # In the order of the roles, so that the same ones share a batch in all scenarios.
                 {"id": videos[name], "created_at": ago(minutes=role.minutes, seconds=-place), **row}
                 for place, (name, role) in enumerate(ROLES.items())
             ]
         )
         paths = [f"videos/{videos[name]}.mp4" for name, role in ROLES.items() if role.uploaded]
-        lane.supabase.upload_many(lane.name, paths)
+        sandbox.supabase.upload_many(sandbox.name, paths)
         for name, role in ROLES.items():
             for place, run in enumerate(role.before):
                 self._create_run(videos[name], run, (len(role.before) - place) * LONG_AGO)
-        # A run as new as this one is read again before each batch: so all scenes take the same steps.
+        # A run as new as this one is read again before each batch: so all scenarios take the same steps.
         self._create_run(videos[FRESH], "RUNNING", timedelta(0))
-        return Scene(lane, videos)
+        return Scenario(sandbox, videos)
 
     def _create_run(self, video: str, run: str, age: timedelta) -> str:
-        lane, (*attempt, state) = self._lane, run.split()
-        key = idempotency_key(lane.deployment.flow_id, video, int(attempt[0])) if attempt else None
+        sandbox, (*attempt, state) = self._sandbox, run.split()
+        key = idempotency_key(sandbox.deployment.flow_id, video, int(attempt[0])) if attempt else None
         parameters = {"video_id": video}
-        run_id = lane.prefect.create_flow_run(lane.deployment, state, parameters=parameters, idempotency_key=key)
+        run_id = sandbox.prefect.create_flow_run(sandbox.deployment, state, parameters=parameters, idempotency_key=key)
         if age:
-            lane.prefect.backdate(run_id, age)
+            sandbox.prefect.backdate(run_id, age)
         return run_id
 
     def _beat(self) -> None:
@@ -117,32 +117,32 @@ class Stage:
             "occurred": datetime.now(UTC).isoformat(),
             "resource": {"prefect.resource.id": f"prefect.flow-run.{self._beating_run}"},
         }
-        self._lane.prefect.http.post("events", json=[heartbeat]).raise_for_status()
+        self._sandbox.prefect.http.post("events", json=[heartbeat]).raise_for_status()
 
     def _is_heard(self) -> bool:
         wanted = {"event": {"name": [HEARTBEAT]}, "resource": {"id": [f"prefect.flow-run.{self._beating_run}"]}}
-        answer = self._lane.prefect.http.post("events/filter", json={"filter": wanted}).raise_for_status()
+        answer = self._sandbox.prefect.http.post("events/filter", json={"filter": wanted}).raise_for_status()
         return bool(answer.json()["events"])
 
 
 @dataclass(frozen=True)
-class Scene:
-    """The scene as it was set once: the ids of its videos, by their roles."""
+class Scenario:
+    """The scenario as it was set once: the ids of its videos, by their roles."""
 
-    lane: Lane
+    sandbox: Sandbox
     videos: Mapping[str, str]
 
     def flow_runs(self) -> dict[str, list[str]]:
         """The flow runs of each role, as they are now."""
-        filters = {"deployments": {"id": {"any_": [self.lane.deployment.id]}}}
+        filters = {"deployments": {"id": {"any_": [self.sandbox.deployment.id]}}}
         names = {video: name for name, video in self.videos.items()}
         found: dict[str, list[str]] = {name: [] for name in ROLES}
-        for run in self.lane.prefect.flow_runs(**filters):
+        for run in self.sandbox.prefect.flow_runs(**filters):
             found[names[run["parameters"]["video_id"]]].append(self._written(run))
         return {name: sorted(runs) for name, runs in found.items()}
 
     def _written(self, run: Mapping[str, Any]) -> str:
-        first = idempotency_key(self.lane.deployment.flow_id, run["parameters"]["video_id"], 1)
+        first = idempotency_key(self.sandbox.deployment.flow_id, run["parameters"]["video_id"], 1)
         before, _, attempt = (run["idempotency_key"] or "").rpartition("/")
         return f"{attempt} {run['state_type']}" if before == first.removesuffix("/1") else str(run["state_type"])
 

@@ -1,8 +1,7 @@
-"""The world of one fault: videos, a policy, and a controller process that reaches every service through a proxy."""
+"""The scenario of one fault: videos, a policy, and a controller process that reaches every service through a proxy."""
 
 import json
 import ssl
-import time
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -18,18 +17,16 @@ import httpx
 from devstack import ControlPlane, Prefect, Supabase
 from tests import secrets
 from tests.e2e.conftest import Controller, Namespace, run_controller
-from tests.faults.loop import Loop
+from tests.loop import Loop
 from tests.proxy import Proxy
 from tests.support import ago
+from tests.waiting import wait_for
 
 STUCK = 130
 """Videos to be recovered: two batches."""
 
 AT_WORK, JUST_DONE, YOUNG = 10, 5, 5
 """Videos with an active flow run, with one that has just completed, and too young to be stuck: to be left alone."""
-
-PATIENCE = 240.0
-"""Seconds for one step of a test, on a machine that has much else to do."""
 
 
 class Part(StrEnum):
@@ -87,7 +84,7 @@ class Parts:
         return file
 
 
-class World(Namespace):
+class FaultScenario(Namespace):
     """A namespace with one policy, a deployment, videos in statuses of their own, and a controller behind proxies."""
 
     def __init__(
@@ -109,19 +106,20 @@ class World(Namespace):
     @classmethod
     @contextmanager
     def begin(cls, parts: Parts, directory: Path) -> Iterator[Self]:
-        """A world with its backlog, a policy that is Ready, and its controller at work."""
+        """A scenario with its backlog, a policy that is Ready, and its controller at work."""
         with parts.proxies() as proxies, parts.kubernetes() as kubernetes, ExitStack() as running:
-            world = cls(parts, proxies, kubernetes, running, directory)
-            world._add_videos()
-            world.keep_running()
-            world.apply(
-                stuck={"statuses": [world.name]},
-                prefect={"deployment": world.deployment.full_name, "flows": [world.name]},
+            scenario = cls(parts, proxies, kubernetes, running, directory)
+            scenario._add_videos()
+            scenario.keep_running()
+            scenario.apply(
+                # A scenario takes minutes, and must not be another one by its end.
+                stuck={"statuses": [scenario.name], "age": "30m", "recentRunWindow": "2h"},
+                prefect={"deployment": scenario.deployment.full_name, "flows": [scenario.name]},
                 limits={"perTenant": 1000},
             )
-            world.wait_for(lambda: world.condition("Ready").get("status") == "True", what="Ready")
-            yield world
-            secrets.refuse(world.kubectl("get", "vrp,events", "-o", "yaml"), "a status or an Event")
+            scenario.wait_for(lambda: scenario.condition("Ready").get("status") == "True", what="Ready")
+            yield scenario
+            secrets.refuse(scenario.kubectl("get", "vrp,events", "-o", "yaml"), "a status or an Event")
 
     def _add_videos(self) -> None:
         self.stuck = self._insert(STUCK)
@@ -172,11 +170,9 @@ class World(Namespace):
 
     def wait_for(self, condition: Callable[[], Any], *, what: str) -> None:
         """Wait for something while the controller runs, or is started again."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, f"waited in vain for {what}; the log ends with {self.log[-2000:]}"
-            self.keep_running()
-            time.sleep(0.2)
+        wait_for(
+            condition, what=what, seen=lambda: f"the log ends with {self.log[-2000:]}", meanwhile=self.keep_running
+        )
 
     # What became of it
 

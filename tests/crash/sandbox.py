@@ -1,4 +1,4 @@
-"""A lane: a namespace with policies, videos, a flow and a controller of its own, so that lanes run side by side."""
+"""A sandbox: a namespace with policies, videos, a flow and a controller of its own; several run side by side."""
 
 import multiprocessing
 import uuid
@@ -13,20 +13,19 @@ from kubernetes import client, config
 from controller.api.names import GROUP, PLURAL, REQUESTED_AT, VERSION
 from devstack import ControlPlane, Prefect, Supabase
 from tests import secrets
-from tests.crash import dying
-from tests.crash.dying import Script
-from tests.e2e.conftest import Namespace, wait_for
+from tests.crash import crashing_controller
+from tests.crash.crashing_controller import PlanFiles
+from tests.e2e.conftest import Namespace
 from tests.support import NEVER, manifest, merge
+from tests.waiting import wait_for
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.crash.dying"])  # a new Python would take a second to import it all
+_FORKS.set_forkserver_preload(["tests.crash.crashing_controller"])  # a new Python would take a second to import it all
 
 BATCH = 3
-PATIENCE = 240.0
-"""Seconds for one scan, on a machine that has much else to do."""
 
 
-class Lane:
+class Sandbox:
     """What one controller at a time works on."""
 
     def __init__(self, cluster: ControlPlane, supabase: Supabase, prefect: Prefect, kubeconfig: Path, directory: Path):
@@ -34,22 +33,22 @@ class Lane:
         self.supabase, self.prefect = supabase, prefect
         self.name = self.namespace.name
         self.waiting = f"waiting in {self.name}"
-        """The status in which this lane's videos are stuck."""
+        """The status in which this sandbox's videos are stuck."""
         self.flow = f"process-{self.name}"
         self.deployment = prefect.create_deployment(f"{self.flow}/production", work_pool=self.name)
         self.pretend_worker()
         supabase.create_bucket(self.name)
-        self.script = Script(directory)
+        self.plan_files = PlanFiles(directory)
         self.log_file = directory / "log"
         self._kubeconfig, self._directory = kubeconfig, directory
         self._policies: Any = client.CustomObjectsApi(config.new_client_from_config(str(cluster.kubeconfig)))
 
     def pretend_worker(self) -> None:
-        """Let the work pool be ready, for a minute."""
+        """Let the work pool be ready."""
         self.prefect.pretend_worker(self.name)
 
     def manifest(self, name: str = "policy", **spec: Any) -> dict[str, Any]:
-        """A policy for this lane's videos; see `tests.support.manifest`."""
+        """A policy for this sandbox's videos; see `tests.support.manifest`."""
         own = {
             "schedule": NEVER,
             "stuck": {"statuses": [self.waiting], "recentRunWindow": "0s"},
@@ -86,7 +85,7 @@ class Lane:
 
     def wait_served(self, token: str, name: str = "policy") -> dict[str, Any]:
         """Wait until a request is served; return the status."""
-        wait_for(lambda: self.is_served(token, name), what="the request to be served", seconds=PATIENCE)
+        wait_for(lambda: self.is_served(token, name), what="the request to be served", seen=lambda: self.status(name))
         return self.status(name)
 
     def is_served(self, token: str, name: str = "policy") -> bool:
@@ -95,12 +94,12 @@ class Lane:
 
     @contextmanager
     def controller(self, *, batch: int = BATCH) -> Iterator[BaseProcess]:
-        """Run a controller for this lane until the block ends; it dies or pauses where the script says.
+        """Run a controller for this sandbox until the block ends; it dies or pauses where the crash plan says.
 
         Its scans create so many recoveries at once: a few, so that a scan of a few videos has several batches.
         """
         arguments = ["run", "-v", "--kubeconfig", str(self._kubeconfig), "--namespace", self.name]
-        process = _FORKS.Process(target=dying.run, args=(self._directory, arguments, batch))
+        process = _FORKS.Process(target=crashing_controller.run, args=(self._directory, arguments, batch))
         process.start()
         try:
             yield process
@@ -115,7 +114,7 @@ class Lane:
         secrets.refuse(self.namespace.kubectl("get", "vrp,events", "-o", "yaml"), "a policy or an Event")
 
     def clear(self, *, spare: Sequence[str] = ()) -> None:
-        """Take away this lane's videos, and its flow runs but for some."""
+        """Take away this sandbox's videos, and its flow runs but for some."""
         self.supabase.execute("delete from captionacc.videos where status = %s", [self.waiting])
         mine = {"deployment_id": {"any_": [self.deployment.id]}, "id": {"not_any_": list(spare)}}
         while self._delete_flow_runs(mine):

@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar, overload
 
 from tests import proxy
 from tests.proxy import Proxy
+from tests.waiting import PATIENCE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class Loop:
             result = function(*args, **kwargs)
             return await result if inspect.isawaitable(result) else result
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(timeout=60)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(PATIENCE)
 
     @contextmanager
     def serve(self, upstream: str, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
