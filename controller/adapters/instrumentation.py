@@ -1,4 +1,4 @@
-"""The edge: every request that a turn sends passes here, before it is sent and after its answer came.
+"""The edge: every request that a reconcile sends passes here, before it is sent and after its answer came.
 
 By itself this does nothing. A test that kills the controller at each step sets a hook, and so learns of every step that
 there is: whoever sends a request without passing here has left the adapters.

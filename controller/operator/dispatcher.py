@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class Reconcile(Protocol):
     """Does what is due for one policy; see `controller.operator.reconcile.Reconciler.reconcile`."""
 
-    async def __call__(self, key: PolicyKey, /, *, due_at: datetime, recheck: bool, stop: Stop) -> None:
-        """Raise `ClusterError` if the policy could not be read or its status not be written."""
+    async def __call__(self, key: PolicyKey, /, *, due_at: datetime, recheck: bool, stop: Stop) -> bool:
+        """Tell whether the policy is there; raise `ClusterError` if that or its status could not be read or written."""
 
 
 class Dispatcher:
@@ -45,6 +45,7 @@ class Dispatcher:
         self._due_at: dict[PolicyKey, datetime] = {}
         self._running: set[PolicyKey] = set()
         self._forgotten: set[PolicyKey] = set()
+        self._gone: set[PolicyKey] = set()
         self._checked_at: dict[PolicyKey, datetime] = {}
         self._back_offs: dict[PolicyKey, _BackOff] = {}
         self._workers: list[asyncio.Task[None]] = []
@@ -79,7 +80,7 @@ class Dispatcher:
         key, now = key_of(manifest), self._clock()
         if "deletionTimestamp" in manifest["metadata"]:
             self.forget(key)
-        elif key not in self._due_at and self._is_due(key, manifest, now):
+        elif key not in self._due_at and key not in self._gone and self._is_due(key, manifest, now):
             self._due_at[key] = now
             if key not in self._running:
                 self._queue.put_nowait(key)
@@ -89,6 +90,7 @@ class Dispatcher:
         self._due_at.pop(key, None)
         self._checked_at.pop(key, None)
         self._back_offs.pop(key, None)
+        self._gone.discard(key)
         if key in self._running:
             self._forgotten.add(key)
 
@@ -139,7 +141,9 @@ class Dispatcher:
         self._checked_at[key] = due_at
         stop = _Stop(lambda: self._stopping or key in self._forgotten)
         try:
-            await self._reconcile(key, due_at=due_at, recheck=recheck, stop=stop)
+            if not await self._reconcile(key, due_at=due_at, recheck=recheck, stop=stop):
+                # It was deleted while the watch was interrupted, so nobody saw that: its timer ticks for ever.
+                self._gone.add(key)
         except ClusterError as error:
             logger.warning("%s: %s; trying again in %s", key, error.problem, self._back_off(key))
         except Exception:

@@ -42,7 +42,7 @@ class Reconciler:
     services: Services
     clock: Clock
 
-    async def reconcile(self, key: PolicyKey, *, due_at: datetime, recheck: bool, stop: Stop) -> None:
+    async def reconcile(self, key: PolicyKey, *, due_at: datetime, recheck: bool, stop: Stop) -> bool:
         """Do what is due for a policy.
 
         Args:
@@ -51,12 +51,20 @@ class Reconciler:
             recheck: Whether a Stalled policy is to be checked again.
             stop: Set to end a scan after its current batch, and to start none.
 
+        Returns:
+            Whether the policy is there; one that is gone never comes back, since another one has another uid.
+
         Raises:
             ClusterError: The policy could not be read, or its status not be written.
         """
         manifest = await self.store.read(key)
-        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
-            return
+        if manifest is not None and "deletionTimestamp" not in manifest["metadata"]:
+            await self._reconcile(key, manifest, due_at=due_at, recheck=recheck, stop=stop)
+        return manifest is not None
+
+    async def _reconcile(
+        self, key: PolicyKey, manifest: Manifest, *, due_at: datetime, recheck: bool, stop: Stop
+    ) -> None:
         status = read_status(manifest)
         try:
             policy = parse_policy(manifest)

@@ -218,7 +218,7 @@ def test_says_that_no_controller_is_running(namespace, doctor):
     said = doctor()
 
     assert failed(said) == ["Controller"]
-    assert lines(said)["Controller"].startswith("✗ no controller watches the policy; start the controller with")
+    assert lines(said)["Controller"].startswith("✗ no controller has seen the policy; start the controller with")
 
 
 def test_sees_that_a_controller_was_killed_once_somebody_asks_it_for_something(namespace, controller, doctor):

@@ -9,7 +9,7 @@ import pytest
 from kubernetes.aio import client
 
 from controller.adapters.kubernetes import client as cluster_module
-from controller.adapters.kubernetes.access import Right, missing_rights
+from controller.adapters.kubernetes.access import Right, describe_rights, missing_rights
 from controller.adapters.kubernetes.client import Cluster
 from controller.adapters.kubernetes.config import load_configuration
 from controller.adapters.kubernetes.secrets import ClusterSecrets
@@ -213,7 +213,8 @@ async def test_tells_which_rights_are_missing():
     async with connected(respond) as (cluster, asked):
         missing = await missing_rights(cluster, wanted, "shop")
 
-    assert [str(right) for right in missing] == [f"update {PLURAL}/status", "get secrets"]
+    assert describe_rights(missing) == f"update {PLURAL}/status, get secrets"
+    assert describe_rights(wanted[:1] * 2) == f"get get {PLURAL}"
     assert [each.json["spec"]["resourceAttributes"]["group"] for each in asked] == [
         "recovery.captiona.cc", "recovery.captiona.cc", "",
     ]  # fmt: skip

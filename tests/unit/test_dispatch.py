@@ -26,6 +26,7 @@ class Turns:
         self.log: list[tuple[str, str]] = []
         self.arguments: list[dict[str, Any]] = []
         self.held: dict[str, asyncio.Event] = {}
+        self.gone: set[str] = set()
         self.on_turn: Any = lambda: None
         self.on_end: Any = lambda: None
 
@@ -36,7 +37,7 @@ class Turns:
         self.held[name] = asyncio.Event()
         return self.held[name]
 
-    async def __call__(self, key: PolicyKey, /, **arguments: Any) -> None:
+    async def __call__(self, key: PolicyKey, /, **arguments: Any) -> bool:
         self.log.append(("begins", key.name))
         self.arguments.append(arguments)
         try:
@@ -44,6 +45,7 @@ class Turns:
             if key.name in self.held:
                 await self.held[key.name].wait()
             self.on_end()
+            return key.name not in self.gone
         finally:
             self.log.append(("ends", key.name))
 
@@ -389,6 +391,17 @@ async def test_a_forgotten_policy_has_no_other_turn_after_its_last(dispatcher, t
     await settle()
 
     assert turns.begun == ["one"]
+
+
+async def test_a_policy_that_vanished_unseen_is_looked_for_once_however_often_its_timer_ticks(dispatcher, turns):
+    turns.gone.add("one")
+    for _ in range(5):
+        dispatcher.enqueue_if_due(resource())
+        await settle()
+    dispatcher.enqueue_if_due(resource(uid="another"))
+    await settle()
+
+    assert turns.begun == ["one", "one"]
 
 
 # Errors

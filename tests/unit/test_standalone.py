@@ -270,13 +270,16 @@ def test_another_policy_begins_with_an_empty_memory(play):
     assert play.run(20 * MINUTE, {10 * MINUTE: lambda: play.write(historyLimit=5)}).status.totals.scans == 1
 
 
-def test_a_mounted_file_that_changes_by_a_link_to_another_folder_is_noticed(play, tmp_path, caplog):
+@pytest.mark.parametrize("path", ["..data/policy.yaml", "policy.yaml"])
+def test_a_mounted_file_that_changes_by_a_link_to_another_folder_is_noticed(play, tmp_path, caplog, path):
     for folder in ("old", "new"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "policy.yaml").write_text(yaml.dump(manifest(suspend=folder == "new")))
     data = tmp_path / "..data"
     data.symlink_to("old")
-    play.path = tmp_path / "..data" / "policy.yaml"
+    play.path.unlink()
+    play.path.symlink_to("..data/policy.yaml")  # as a ConfigMap is mounted
+    play.path = tmp_path / path
 
     def swap() -> None:
         (tmp_path / "..next").symlink_to("new")

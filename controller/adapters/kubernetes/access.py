@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from controller.adapters.kubernetes.client import Cluster, api_path
@@ -16,8 +17,16 @@ class Right:
     resource: str
     subresource: str = ""
 
-    def __str__(self) -> str:
-        return f"{self.verb} {self.resource}" + (f"/{self.subresource}" if self.subresource else "")
+    @property
+    def target(self) -> str:
+        """What it is a right to, such as `secrets`."""
+        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
+
+def describe_rights(rights: Iterable[Right]) -> str:
+    """Rights in one line: `get list secrets, update videorecoverypolicies/status`."""
+    by_target = groupby(rights, key=lambda right: right.target)
+    return ", ".join(f"{' '.join(right.verb for right in of_target)} {target}" for target, of_target in by_target)
 
 
 CONTROLLER_RIGHTS = (

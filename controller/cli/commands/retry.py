@@ -83,7 +83,8 @@ def _retry(
         runner.run(stack.aclose())
     _print_missing(console, session.source, missing)
     unknown = sum(not each.exists for each in missing.values())
-    _print_summary(console, summary, unknown=unknown, is_named=bool(missing), is_failed=error is not None)
+    if error is None or outcome is not None:  # of a dry run that failed nothing is known
+        _print_summary(console, summary, unknown=unknown, is_named=bool(missing), is_failed=error is not None)
     if error is not None:
         raise session.source.in_words(error)
     if progress.stop.is_set():

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterator
 from datetime import datetime
 
-from controller.adapters.kubernetes.access import CONTROLLER_RIGHTS, Right, missing_rights
+from controller.adapters.kubernetes.access import CONTROLLER_RIGHTS, Right, describe_rights, missing_rights
 from controller.adapters.kubernetes.client import Cluster, api_path
 from controller.api.crd import custom_resource_definition
 from controller.api.manifest import Manifest, read_status
@@ -193,7 +193,7 @@ async def your_permissions(context: DoctorContext) -> str:
     """Check whether the person who asks may do what the commands do."""
     missing = await missing_rights(context.require_cluster(), COMMAND_RIGHTS, context.namespace)
     if missing:
-        lacking = "; ".join(f"you may not {right}: {COMMAND_RIGHTS[right]}" for right in missing)
+        lacking = "; ".join(f"you may not {right.verb} {right.target}: {COMMAND_RIGHTS[right]}" for right in missing)
         raise CheckWarningError(f"in namespace {context.namespace} {lacking}; ask for these rights")
     return f"in namespace {context.namespace} you may do all that the commands need"
 
@@ -209,7 +209,7 @@ async def its_permissions(context: DoctorContext) -> str:
         raise CheckSkippedError("you may not ask what others may do (create subjectaccessreviews)") from None
     if missing:
         raise CheckWarningError(
-            f"in namespace {namespace} {ACCOUNT} may not {', '.join(map(str, missing))}; unless the controller runs as "
+            f"in namespace {namespace} {ACCOUNT} may not {describe_rights(missing)}; unless the controller runs as "
             "another account: kubectl apply -f manifests/rbac.yaml"
         )
     return f"in namespace {namespace} {ACCOUNT} may do all that it needs"
