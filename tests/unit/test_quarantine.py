@@ -15,8 +15,8 @@ from controller.reporting.status import after_scan, newly_quarantined
 from controller.reporting.summary import QUARANTINED_NAMED, describe_quarantined
 from controller.schedule import Plan, ScanRequest, Trigger
 from tests.support import policy
+from tests.unit.controlling import Controller, slow_world
 from tests.unit.fakes import DEPLOYMENT, NOW, STATUS_SCHEMA, earlier, flow_run, unavailable, video, violations
-from tests.unit.simulator import Controller, Simulator
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 REQUEST = ScanRequest(Trigger.REQUEST, token="t", video_ids=("v0",))
@@ -210,7 +210,7 @@ def exhaust(controller: Controller, minutes_between: int) -> None:
 
 
 def stuck_for_an_hour(**spec: Any) -> Controller:
-    controller = Controller(Simulator(), policy(**spec))
+    controller = Controller(slow_world(), policy(**spec))
     controller.check()
     controller.world.upload("v1", "tenant", HOUR)
     return controller
