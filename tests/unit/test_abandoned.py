@@ -8,11 +8,11 @@ import pytest
 
 from controller.decisions.decision import SkipReason
 from controller.errors import Service
-from controller.flow_runs import Deployment, FlowRun
+from controller.flow_runs import Deployment, FlowRun, StateType
 from controller.outcome import Recovered
 from controller.ports import BATCH
 from controller.schedule import ScanRequest, Trigger
-from tests.unit.fakes import NOW, flow_run, raising, unavailable
+from tests.unit.fakes import MICROSECOND, NOW, flow_run, raising, unavailable
 from tests.unit.scanning import detail, leaves, results, rows, scan, works_on
 from tests.world.prefect import GONE, STAYS
 from tests.world.world import World
@@ -86,6 +86,22 @@ async def test_asks_for_no_signs_of_life(world, stuck):
     await scan(world, stuck=stuck)
 
     assert "heartbeats" not in world.steps
+
+
+@pytest.mark.parametrize(
+    ("silence", "reason"),
+    [
+        pytest.param(timedelta(0), SkipReason.ACTIVE_FLOW_RUN, id="now"),
+        pytest.param(15 * MINUTE, SkipReason.ACTIVE_FLOW_RUN, id="a_quarter_of_an_hour_ago"),
+        pytest.param(15 * MINUTE + MICROSECOND, SkipReason.ABANDONED_RUN, id="just_before_that"),
+        pytest.param(HOUR, SkipReason.ABANDONED_RUN, id="an_hour_ago"),
+    ],
+)
+async def test_a_sign_of_life_is_one_for_a_quarter_of_an_hour(silence, reason):
+    world = World(rows(1), runs=[silent()])
+    world.last_beats["old-v0000"] = NOW - silence
+
+    assert results(await scan(world, stuck=REPORT)) == {"v0000": reason}
 
 
 @pytest.mark.parametrize("stuck", [REPORT, REPLACE], ids=["Report", "Replace"])
@@ -272,6 +288,14 @@ async def test_stops_no_run_of_a_video_that_is_not_recovered(world, spec, reason
 
     assert results(await scan(there, stuck=REPLACE, **spec)) == {"v0000": reason}
     assert not {"cancel", "create"} & set(there.steps)
+
+
+async def test_stops_no_run_to_which_something_happened_in_the_last_moment():
+    world = World(rows(1), runs=[silent(state="PENDING")])
+    world.on["cancel", 1] = lambda: world.become("old-v0000", StateType.RUNNING)
+
+    assert results(await scan(world, stuck=REPLACE)) == {"v0000": SkipReason.ACTIVE_FLOW_RUN}
+    assert world.writes == []
 
 
 async def test_stops_no_run_of_a_video_that_got_going_by_itself():

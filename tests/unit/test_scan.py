@@ -63,6 +63,12 @@ async def test_asks_prefect_nothing_when_all_rows_are_too_young():
     assert outcome.results == []
 
 
+async def test_leaves_alone_the_videos_that_are_deleted():
+    world = World([row("v1"), row("v2", deleted_at=NOW.isoformat())])
+
+    assert results(await scan(world)) == {"v1": "Recovered"}
+
+
 async def test_asks_for_candidates_from_the_youngest_age_on():
     world = World([])
 
@@ -209,6 +215,16 @@ async def test_forgets_a_video_that_got_going_by_itself():
     assert world.created == ["v0001"]
 
 
+async def test_forgets_a_video_that_is_deleted_meanwhile():
+    world = World(rows(2))
+    world.on["still_stuck", 1] = lambda: world.row("v0000").update(deleted_at=NOW.isoformat())
+
+    outcome = await scan(world)
+
+    assert results(outcome) == {"v0001": "Recovered"}
+    assert world.created == ["v0001"]
+
+
 async def test_creates_nothing_when_all_of_a_batch_got_going():
     world = World(rows(1))
     world.on["still_stuck", 1] = lambda: leaves(world, "v0000")
@@ -243,6 +259,30 @@ async def test_a_video_in_capitals_is_still_the_same_one():
     uuid = "6B2D1EF0-5A55-4A3C-9F3E-0F4F6D1A2B3C"
 
     assert results(await scan(World([row(uuid)]))) == {uuid: "Recovered"}
+
+
+# Scans of one process
+
+
+async def test_two_scans_at_once_create_one_after_the_other_each_after_a_second_look_of_its_own():
+    # A server on SQLite refuses a batch that begins during another one.
+    world = World(rows(2))
+    requests = [ScanRequest(Trigger.REQUEST, token="t", video_ids=(video_id,)) for video_id in ("v0000", "v0001")]
+
+    outcomes = await asyncio.gather(*(scan(world, request=request) for request in requests))
+
+    assert [results(outcome) for outcome in outcomes] == [{"v0000": "Recovered"}, {"v0001": "Recovered"}]
+    creating = [step for step in world.steps if step in {"still_stuck", "new_flow_runs", "create", "answer"}]
+    assert creating == ["still_stuck", "new_flow_runs", "create", "answer"] * 2
+
+
+async def test_two_scans_at_once_of_the_same_videos_recover_each_of_them_once():
+    world = World(rows(3))
+
+    first, second = await asyncio.gather(scan(world), scan(world))
+
+    assert sorted(world.created) == ["v0000", "v0001", "v0002"]
+    assert {*results(first).values(), *results(second).values()} == {"Recovered", SkipReason.ACTIVE_FLOW_RUN}
 
 
 # Batches
