@@ -73,6 +73,14 @@ async def test_asks_for_signs_of_life_by_the_servers_own_clock():
     assert world.asked["heartbeats"] == (["old-v0000"], NOW - 17 * MINUTE)
 
 
+async def test_asks_for_signs_of_life_by_its_own_clock_where_the_server_tells_no_time():
+    world = World(rows(1), runs=[silent()], skew=-2 * MINUTE, tells_time=False)
+
+    await scan(world, stuck=REPORT)
+
+    assert world.asked["heartbeats"] == (["old-v0000"], NOW - 15 * MINUTE)
+
+
 @pytest.mark.parametrize(
     ("world", "stuck"),
     [

@@ -108,6 +108,10 @@ class RepeatedScans(RuleBasedStateMachine):
         self.world.set_status(self.some_video(pick), status)
 
     @rule(pick=picks)
+    def delete_video(self, pick: int) -> None:
+        self.world.delete(self.some_video(pick))
+
+    @rule(pick=picks)
     def start(self, pick: int) -> None:
         self.change(pick, StateType.RUNNING)
 
@@ -214,11 +218,12 @@ class RepeatedScans(RuleBasedStateMachine):
         self.world.happens[question] = lambda: self.run_by_hand(pick)
         self.scan_and_check()
 
-    @rule(question=st.integers(0, 9), pick=picks, what=st.sampled_from(["end", "leave", "start"]))
+    @rule(question=st.integers(0, 9), pick=picks, what=st.sampled_from(["end", "leave", "delete", "start"]))
     def scan_while_something_happens(self, question: int, pick: int, what: str) -> None:
         happen: dict[str, Callable[[], object]] = {
             "end": lambda: self.end(pick, "FAILED", leaves=False),
             "leave": lambda: self.change_video(pick, "ready"),
+            "delete": lambda: self.delete_video(pick),
             "start": lambda: self.start(pick),
         }
         self.world.happens[question] = happen[what]

@@ -217,7 +217,7 @@ async def test_forgets_a_video_that_got_going_by_itself():
 
 async def test_forgets_a_video_that_is_deleted_meanwhile():
     world = World(rows(2))
-    world.on["still_stuck", 1] = lambda: world.row("v0000").update(deleted_at=NOW.isoformat())
+    world.on["still_stuck", 1] = lambda: world.delete("v0000")
 
     outcome = await scan(world)
 

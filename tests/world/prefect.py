@@ -44,7 +44,8 @@ class WorldServer(FlowServer):
     policy: Policy
     process: "Process"
     told: datetime | None = None
-    asked_at: datetime = ASKED_NOTHING
+    asked_at: datetime | None = None
+    horizon: datetime = ASKED_NOTHING
     mine: list[str] = field(default_factory=list)
 
     @property
@@ -52,11 +53,11 @@ class WorldServer(FlowServer):
     def clock(self) -> datetime | None:
         return self.told
 
-    async def _ask(self, name: str = "", asked: object = None) -> datetime:
+    async def _ask(self, name: str = "", asked: object = None) -> datetime | None:
         """Ask the server; gives its clock when it took up the question, as well as a client can know that."""
         await self.world.ask(name, asked)
-        self.told = self.world.server_time.replace(microsecond=0)
-        return self.told - self.world.takes
+        self.told = self.world.server_time.replace(microsecond=0) if self.world.tells_time else None
+        return self.told and self.told - self.world.takes
 
     @override
     async def deployment(self) -> Deployment:
@@ -65,13 +66,13 @@ class WorldServer(FlowServer):
 
     @override
     async def flow_runs(self, *, ended_since: datetime) -> list[FlowRun]:
-        self.asked_at = await self._ask("flow_runs", ended_since)
+        self.horizon, self.asked_at = ended_since, await self._ask("flow_runs", ended_since)
         runs = self.world.runs.values()
         return [run for run in runs if run.end_time is None or run.end_time >= ended_since]
 
     @override
     async def new_flow_runs(self) -> list[FlowRun]:
-        since, mine = self.asked_at - REACHES_BACK, set(self.mine[-LEFT_OUT:])
+        since, mine = (self.asked_at or self.horizon) - REACHES_BACK, set(self.mine[-LEFT_OUT:])
         self.asked_at = await self._ask("new_flow_runs")
         times = self.world.times
         new = [run for run in self.world.runs.values() if times[run.id].expected >= since and run.id not in mine]

@@ -1,9 +1,12 @@
-"""The times of one flow run as Prefect keeps them, and how they change with its state."""
+"""Flow runs over time as Prefect keeps them: what becomes of them, and when."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from controller.flow_runs import FlowRun, StateType
+from controller.flow_runs import FlowRun, Recovery, StateType, attempt_of, is_recovery
+from controller.videos import same_id
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,116 @@ class Times:
         # That a run is to be cancelled is no sign of life.
         changed = None if state is StateType.CANCELLING else self.last_change
         return max(time for time in (self.expected, self.planned, self.started, changed) if time is not None)
+
+
+class FlowRuns(ABC):
+    """The flow runs of a Prefect server, and what workers and people do to them.
+
+    Attributes:
+        runs: All of them by id, in the order of their creation.
+        times: The times that Prefect keeps of each; also of those that were deleted.
+        by_video: The ids of the runs that work or worked on a video.
+        by_key: The id of the run with an idempotency key.
+        appeared: The ids of runs in the order in which they became active, also once more.
+        beating: The runs that give signs of life all the time.
+        last_beats: When each other run gave its last one, by Prefect's clock.
+    """
+
+    def __init__(self, flow_id: str, beating: Iterable[str] = ()) -> None:
+        """Make a server without flow runs.
+
+        Args:
+            flow_id: The flow whose runs are recoveries.
+            beating: See the attribute.
+        """
+        self.flow_id = flow_id
+        self.runs: dict[str, FlowRun] = {}
+        self.times: dict[str, Times] = {}
+        self.by_video: dict[str, tuple[str, ...]] = {}
+        self.by_key: dict[str, str] = {}
+        self.appeared: list[str] = []
+        self.beating: set[str] = set(beating)
+        self.last_beats: dict[str, datetime] = {}
+
+    @property
+    @abstractmethod
+    def server_time(self) -> datetime:
+        """The time by Prefect's clock."""
+
+    def add(self, run: FlowRun) -> None:
+        """A flow run is there, with a past of its own; one that begins now is `begin`'s."""
+        assert run.id not in self.runs, f"another run {run.id}"
+        assert run.active == (run.end_time is None), f"{run} has ended, or has not"
+        self._enter(run, Times.of(run, self.server_time))
+
+    def begin(self, video_id: str, key: str | None = None, *, tags: frozenset[str] = frozenset()) -> str:
+        """Somebody creates a flow run."""
+        run_id, at = f"run{len(self.times)}", self.server_time
+        run = FlowRun(run_id, run_id, StateType.SCHEDULED, video_id, None, at, at, key, tags)
+        self._enter(run, Times(at, at, None, at))
+        return run_id
+
+    def _enter(self, run: FlowRun, times: Times) -> None:
+        assert run.key is None or run.key not in self.by_key, f"another run with the key {run.key}"
+        self.runs[run.id], self.times[run.id] = run, times
+        self.appeared.append(run.id)
+        if run.video_id is not None:
+            video_id = same_id(run.video_id)
+            self.by_video[video_id] = (*self.by_video.get(video_id, ()), run.id)
+        if run.key is not None:
+            self.by_key[run.key] = run.id
+
+    def become(self, run_id: str, state: StateType) -> None:
+        """A flow run changes its state; one that had ended and is active again is a retry."""
+        run = self.runs[run_id]
+        self.times[run_id], changed = self.times[run_id].changed(run, state, self.server_time)
+        if changed.active and not run.active:
+            self.appeared.append(run_id)
+        if not changed.active and run_id in self.beating:
+            self.beat(run_id, goes_on=False)
+        self.runs[run_id] = changed
+
+    def remove(self, run_id: str) -> None:
+        """Somebody deletes a flow run."""
+        run = self.runs.pop(run_id)
+        self.by_key.pop(run.key or "", None)
+        if run.video_id is not None:
+            video_id = same_id(run.video_id)
+            self.by_video[video_id] = tuple(each for each in self.by_video[video_id] if each != run_id)
+
+    def backdate(self, run_id: str, by: timedelta) -> None:
+        """All of a flow run was earlier."""
+        self.times[run_id], self.runs[run_id] = self.times[run_id].earlier(self.runs[run_id], by)
+
+    def beat(self, run_id: str, *, goes_on: bool) -> None:
+        """A flow run gives a sign of life, and goes on with that or not."""
+        self.last_beats[run_id] = self.server_time
+        (self.beating.add if goes_on else self.beating.discard)(run_id)
+
+    def stop_all_beats(self) -> None:
+        """All workers crash."""
+        for run_id in list(self.beating):
+            self.beat(run_id, goes_on=False)
+
+    def is_alive(self, run_id: str, since: datetime) -> bool:
+        """Whether a run gave a sign of life since a time."""
+        beat = self.server_time if run_id in self.beating else self.last_beats.get(run_id)
+        return beat is not None and beat >= since
+
+    def runs_of(self, video_id: str) -> list[FlowRun]:
+        """The runs that work or worked on a video."""
+        return [self.runs[run_id] for run_id in self.by_video.get(same_id(video_id), ())]
+
+    def active(self, video_id: str) -> list[FlowRun]:
+        """The runs that work on a video."""
+        return [run for run in self.runs_of(video_id) if run.active]
+
+    def recoveries(self, video_id: str) -> list[Recovery]:
+        """The recoveries of a video, in the order of their attempts."""
+        numbered = ((attempt_of(run, self.flow_id, video_id), run) for run in self.runs_of(video_id))
+        found = [Recovery(attempt, run) for attempt, run in numbered if attempt is not None]
+        return sorted(found, key=lambda recovery: recovery.attempt)
+
+    def in_flight(self) -> int:
+        """How many recoveries are active."""
+        return sum(run.active and is_recovery(run, self.flow_id) for run in self.runs.values())
