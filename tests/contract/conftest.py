@@ -33,7 +33,7 @@ def real(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.integration, id=name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tables(supabase_server: Supabase) -> Iterator[Supabase]:
     """Two tables whose rows may have no time: one with UUIDs as ids, as the real one has, one with texts."""
     for kind in ("uuid", "text"):

@@ -176,8 +176,8 @@ class ServerSide(ABC):
         """The server's clock."""
 
     @abstractmethod
-    def begin(self, video_id: str, state: str = "SCHEDULED", *, attempt: int | None = None) -> str:
-        """A flow run that is created now and takes a state; with an attempt it is a recovery."""
+    def begin(self, video_id: str | None, state: str = "SCHEDULED", *, attempt: int | None = None) -> str:
+        """A flow run of a video or of something else begins now and takes a state; with an attempt it is a recovery."""
 
     @abstractmethod
     def become(self, run_id: str, state: str) -> None:
@@ -203,9 +203,9 @@ class ServerSide(ABC):
     def open(self) -> AbstractAsyncContextManager[FlowServer]:
         """The server, as a scan sees it."""
 
-    def key(self, video_id: str, attempt: int | None) -> str | None:
+    def key(self, video_id: str | None, attempt: int | None) -> str | None:
         """The idempotency key of a recovery."""
-        return None if attempt is None else idempotency_key(self.flow_id, video_id, attempt)
+        return None if attempt is None or video_id is None else idempotency_key(self.flow_id, video_id, attempt)
 
     async def seen(self, server: FlowServer, run_id: str) -> FlowRun:
         """A flow run as a scan has it."""
@@ -225,7 +225,7 @@ class WorldServerSide(ServerSide):
         return self.world.server_time
 
     @override
-    def begin(self, video_id: str, state: str = "SCHEDULED", *, attempt: int | None = None) -> str:
+    def begin(self, video_id: str | None, state: str = "SCHEDULED", *, attempt: int | None = None) -> str:
         run_id = self.world.begin(video_id, self.key(video_id, attempt))
         if state != "SCHEDULED":
             self.become(run_id, state)
@@ -281,10 +281,11 @@ class RealServerSide(ServerSide):
         return datetime.now(UTC)
 
     @override
-    def begin(self, video_id: str, state: str = "SCHEDULED", *, attempt: int | None = None) -> str:
+    def begin(self, video_id: str | None, state: str = "SCHEDULED", *, attempt: int | None = None) -> str:
         key = self.key(video_id, attempt)
         fields = {"idempotency_key": key} if key else {}
-        return self.prefect.create_flow_run(self.deployment, state, parameters={"video_id": video_id}, **fields)
+        parameters = {"video_id": video_id} if video_id is not None else {}
+        return self.prefect.create_flow_run(self.deployment, state, parameters=parameters, **fields)
 
     @override
     def become(self, run_id: str, state: str) -> None:

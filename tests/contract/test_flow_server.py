@@ -99,6 +99,15 @@ async def test_a_paused_run_that_is_asked_to_stop_was_last_heard_of_when_it_star
     assert run.since < prefects.now - HOUR + MINUTE
 
 
+async def test_a_run_of_something_else_than_a_video_is_in_the_index_too(prefects):
+    run_id = prefects.begin(None)
+
+    async with prefects.open() as server:
+        [run] = await server.flow_runs(ended_since=prefects.now)
+
+    assert (run.id, run.video_id) == (run_id, None)
+
+
 # new_flow_runs
 
 
@@ -128,6 +137,21 @@ async def test_a_run_that_is_retried_is_new_again(prefects):
         [run] = await server.new_flow_runs()
 
     assert (run.id, run.state) == (run_id, StateType.SCHEDULED)
+
+
+async def test_a_run_that_ended_since_is_new_where_it_began_since(prefects):
+    old = prefects.begin("v1", "RUNNING")
+    prefects.backdate(old, HOUR)
+    async with prefects.open() as server:
+        await look(server, prefects)
+        prefects.become(old, "COMPLETED")
+        run_id = prefects.begin("v2", "RUNNING")
+        prefects.become(run_id, "COMPLETED")
+
+        [run] = await server.new_flow_runs()
+
+    assert (run.id, run.state) == (run_id, StateType.COMPLETED)
+    assert run.end_time is not None
 
 
 @pytest.mark.parametrize("state", ["SCHEDULED", "RUNNING", "FAILED"])

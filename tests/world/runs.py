@@ -100,7 +100,7 @@ class FlowRuns(ABC):
         assert run.active == (run.end_time is None), f"{run} has ended, or has not"
         self._enter(run, Times.of(run, self.server_time))
 
-    def begin(self, video_id: str, key: str | None = None, *, tags: frozenset[str] = frozenset()) -> str:
+    def begin(self, video_id: str | None, key: str | None = None, *, tags: frozenset[str] = frozenset()) -> str:
         """Somebody creates a flow run."""
         run_id, at = f"run{len(self.times)}", self.server_time
         run = FlowRun(run_id, run_id, StateType.SCHEDULED, video_id, None, at, at, key, tags)
