@@ -380,7 +380,8 @@ async def test_finds_a_run_that_was_to_start_twenty_seconds_before_the_server_an
     world = StandIn(date=NOW)
     async with world.open() as server:
         await server.flow_runs(ended_since=HORIZON)
-        world.runs = [run("late", expected_start_time=(NOW - 20 * SECOND).isoformat())]
+        starts = {"late": NOW - 20 * SECOND, "of a minute ago": NOW - 60 * SECOND}
+        world.runs = [run(run_id, expected_start_time=start.isoformat()) for run_id, start in starts.items()]
 
         assert [each.id for each in await server.new_flow_runs()] == ["late"]
         assert [each.id for each in await server.new_flow_runs()] == ["late"]
