@@ -46,7 +46,7 @@ test: setup test-fresh  ## All tests: unit, integration (PostgREST, Prefect), en
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-unit: setup  ## The tests that take seconds
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit tests/contract tests/suite -m "not integration"
 
 test-fresh: setup  ## The properties with new examples; SEED=... has those of an earlier run again
 	$(BIN)/pytest tests/unit tests/suite --fresh-seed $(SEED)

@@ -1,26 +1,25 @@
-"""Stand-ins for unit tests: the services of a scan in memory, a loopback server, a loop whose time jumps, a schema."""
+"""What unit tests make up: rows, videos, flow runs and errors, a loopback server, a loop whose time jumps, a schema.
+
+The services of a scan in memory are in `tests.world`.
+"""
 
 import asyncio
 import json
 import selectors
 import ssl
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from controller.api.manifest import Policy
 from controller.api.policy import Columns
-from controller.decisions.decision import Recover
 from controller.errors import ErrorReason, Service, ServiceError
-from controller.flow_runs import ENDED, Deployment, FlowRun, Recoveries, Recovery, StateType, idempotency_key
-from controller.ports import Clients, CreatedRun
-from controller.videos import Row, Video, read_rows, same_id
+from controller.flow_runs import Deployment, FlowRun, Recovery, StateType, idempotency_key
+from controller.videos import Video, read_rows
 
 T = TypeVar("T")
 
@@ -88,166 +87,12 @@ def unavailable(service: Service = Service.PREFECT) -> ServiceError:
 
 
 def raising(error: Exception) -> Callable[[], None]:
-    """Something that happens in a `World`: a failure."""
+    """Something that happens in a world: a failure."""
 
     def fail() -> None:
         raise error
 
     return fail
-
-
-@dataclass
-class World:
-    """Supabase and Prefect in memory: what they hold, what was asked of them, and what happens meanwhile.
-
-    Attributes:
-        on: What happens at the n-th time (from 1) that something is asked, just before it is answered.
-        files: The paths at which the bucket has a whole file.
-        alive: The flow runs that gave a sign of life of late.
-        stops: The state that a flow run takes when it is asked to stop, unless it is CANCELLED; "" if it is gone.
-        refused: The videos whose runs Prefect refuses.
-        clock: What Prefect's own clock says.
-        steps: What was asked, in order.
-    """
-
-    rows: list[dict[str, object]] = field(default_factory=list)
-    runs: list[FlowRun] = field(default_factory=list)
-    recoveries: dict[str, tuple[Recovery, ...]] = field(default_factory=dict)
-    deployment: Deployment = DEPLOYMENT
-    files: set[str] = field(default_factory=set)
-    alive: set[str] = field(default_factory=set)
-    stops: Mapping[str, str] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
-    clock: datetime | None = NOW
-    on: dict[tuple[str, int], Callable[[], object]] = field(default_factory=dict)
-    steps: list[str] = field(default_factory=list)
-    asked: dict[str, object] = field(default_factory=dict)
-    batches: list[list[str]] = field(default_factory=list)
-    created: list[str] = field(default_factory=list)
-
-    def step(self, name: str, asked: object = None) -> None:
-        """Note that something was asked, and let happen what happens then."""
-        self.steps.append(name)
-        self.asked[name] = asked
-        self.on.get((name, Counter(self.steps)[name]), lambda: None)()
-
-    @asynccontextmanager
-    async def connect(self, policy: Policy) -> AsyncIterator[Clients]:
-        """See `controller.ports.Services`."""
-        self.step("connect")
-        store = FakeStore(self) if policy.spec.upload is not None else None
-        yield Clients(FakeTable(self, policy), FakeServer(self), store)
-
-
-@dataclass
-class FakeTable:
-    """See `controller.ports.VideoTable`."""
-
-    world: World
-    policy: Policy
-
-    async def check(self) -> None:
-        self.world.step("check")
-
-    async def candidates(self, *, created_before: datetime, video_ids: Sequence[str] = ()) -> list[Row]:
-        self.world.step("candidates", (created_before, video_ids))
-        return [
-            found
-            for found in self.world.rows
-            if found["status"] in self.policy.spec.stuck.statuses and (not video_ids or found["id"] in video_ids)
-        ]
-
-    async def row(self, video_id: str) -> Row | None:
-        self.world.step("row", video_id)
-        return next((found for found in self.world.rows if found["id"] == video_id), None)
-
-    async def still_stuck(self, video_ids: Sequence[str]) -> set[str]:
-        self.world.step("still_stuck", list(video_ids))
-        stuck = {
-            same_id(str(found["id"])) for found in self.world.rows if found["status"] in self.policy.spec.stuck.statuses
-        }
-        return stuck & {same_id(video_id) for video_id in video_ids}
-
-
-@dataclass
-class FakeStore:
-    """See `controller.ports.ObjectStore`."""
-
-    world: World
-
-    async def check(self) -> None:
-        self.world.step("check_bucket")
-
-    async def existing_files(self, paths: Sequence[str]) -> set[str]:
-        self.world.step("existing_files", list(paths))
-        return self.world.files & set(paths)
-
-
-@dataclass
-class FakeServer:
-    """See `controller.ports.FlowServer`."""
-
-    world: World
-    seen: int = 0
-
-    @property
-    def clock(self) -> datetime | None:
-        return self.world.clock
-
-    async def created_until(self, run_ids: Sequence[str]) -> datetime | None:
-        self.world.step("created_until", list(run_ids))
-        return self.world.clock
-
-    async def heartbeats(self, run_ids: Sequence[str], *, since: datetime) -> set[str]:
-        self.world.step("heartbeats", (list(run_ids), since))
-        return self.world.alive & set(run_ids)
-
-    async def cancel(self, wanted: Sequence[FlowRun]) -> list[FlowRun]:
-        run_ids = [run.id for run in wanted]
-        self.world.step("cancel", run_ids)
-        runs = {run.id: run for run in self.world.runs if run.id in run_ids}
-        after = {run_id: self.world.stops.get(run_id, "CANCELLED") for run_id in runs}
-        return [
-            replace(runs[run_id], state=StateType(state), end_time=NOW if StateType(state) in ENDED else None)
-            for run_id, state in after.items()
-            if state
-        ]
-
-    async def deployment(self) -> Deployment:
-        self.world.step("deployment")
-        return self.world.deployment
-
-    async def flow_runs(self, *, ended_since: datetime) -> list[FlowRun]:
-        self.world.step("flow_runs", ended_since)
-        return self._new()
-
-    async def new_flow_runs(self) -> list[FlowRun]:
-        self.world.step("new_flow_runs")
-        return self._new()
-
-    def _new(self) -> list[FlowRun]:
-        new, self.seen = self.world.runs[self.seen :], len(self.world.runs)
-        return new
-
-    async def recoveries(self, deployment: Deployment, video_ids: Sequence[str]) -> Recoveries:
-        self.world.step("recoveries", list(video_ids))
-        return {
-            video_id: self.world.recoveries[video_id] for video_id in video_ids if video_id in self.world.recoveries
-        }
-
-    def creation_lock(self) -> AbstractAsyncContextManager[None]:
-        return nullcontext()
-
-    async def create(self, deployment: Deployment, batch: Sequence[Recover]) -> AsyncIterator[CreatedRun]:
-        self.world.step("create")
-        self.world.batches.append([decision.video.id for decision in batch])
-        for decision in batch:
-            self.world.step("answer")
-            if decision.video.id in self.world.refused:
-                yield CreatedRun(decision, None, self.world.refused[decision.video.id])
-            else:
-                self.world.created.append(decision.video.id)
-                yield CreatedRun(decision, f"new-run-of-{decision.video.id}")
 
 
 # A server on the loopback interface that answers what it is told to

@@ -5,11 +5,13 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
+from controller.flow_runs import StateType
 from controller.outcome import Outcome, Recovered
 from controller.scan import run_scan
 from controller.schedule import ScanRequest, Trigger
 from tests.support import policy
-from tests.unit.fakes import NOW, World, row
+from tests.unit.fakes import NOW, row
+from tests.world.world import World
 
 REQUEST = ScanRequest(Trigger.SCHEDULE, NOW)
 
@@ -46,4 +48,12 @@ def detail(outcome: Outcome, video_id: str = "v0000") -> str:
 
 def leaves(world: World, video_id: str) -> None:
     """A video gets going by itself."""
-    world.rows = [{**each, "status": "ready"} if each["id"] == video_id else each for each in world.rows]
+    world.set_status(video_id, "ready")
+
+
+def works_on(world: World, video_id: str, state: str = "RUNNING") -> str:
+    """Somebody's flow run of a video appears now, and takes a state."""
+    run_id = world.begin(video_id)
+    if state != "SCHEDULED":
+        world.become(run_id, StateType(state))
+    return run_id

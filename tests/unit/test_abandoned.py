@@ -8,18 +8,18 @@ import pytest
 
 from controller.decisions.decision import SkipReason
 from controller.errors import Service
-from controller.flow_runs import Deployment, FlowRun
+from controller.flow_runs import Deployment, FlowRun, StateType
 from controller.outcome import Recovered
 from controller.ports import BATCH
-from controller.scan import HEARTBEAT_FRESH
 from controller.schedule import ScanRequest, Trigger
-from tests.unit.fakes import NOW, World, earlier, flow_run, raising, unavailable
-from tests.unit.scanning import detail, leaves, results, rows, scan
+from tests.unit.fakes import MICROSECOND, NOW, flow_run, raising, unavailable
+from tests.unit.scanning import detail, leaves, results, rows, scan, works_on
+from tests.world.prefect import GONE, STAYS
+from tests.world.world import World
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 REPORT = {"abandonedRunAfter": "6h"}
 REPLACE = {**REPORT, "abandonedRunAction": "Replace"}
-AT_WORK = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
 REPLACING = [
     *["connect", "candidates", "deployment", "flow_runs", "heartbeats", "recoveries"],
     *["still_stuck", "new_flow_runs", "cancel", "still_stuck", "new_flow_runs", "create", "created_until"],
@@ -47,7 +47,7 @@ async def test_reports_an_abandoned_run_and_touches_nothing():
 @pytest.mark.parametrize("stuck", [REPORT, REPLACE], ids=["Report", "Replace"])
 @pytest.mark.parametrize("silence", [timedelta(0), 6 * HOUR], ids=["fresh", "exactly_the_time"])
 async def test_leaves_alone_a_run_that_is_not_silent_for_longer(stuck, silence):
-    world = World(rows(1), runs=[flow_run("v0000", since=silence)])
+    world = World(rows(1), runs=[flow_run("v0000", created=7 * HOUR, since=silence)])
 
     assert results(await scan(world, stuck=stuck)) == {"v0000": SkipReason.ACTIVE_FLOW_RUN}
     assert "cancel" not in world.steps
@@ -62,15 +62,23 @@ async def test_asks_for_signs_of_life_of_the_running_runs_that_are_old_and_of_no
 
     await scan(world, stuck=REPORT)
 
-    assert world.asked["heartbeats"] == (["old-v0000", "old-v0003"], NOW - HEARTBEAT_FRESH)
+    assert world.asked["heartbeats"] == (["old-v0000", "old-v0003"], NOW - 15 * MINUTE)
 
 
 async def test_asks_for_signs_of_life_by_the_servers_own_clock():
-    world = World(rows(1), runs=[silent()], clock=NOW - 2 * MINUTE)
+    world = World(rows(1), runs=[silent()], skew=-2 * MINUTE)
 
     await scan(world, stuck=REPORT)
 
-    assert world.asked["heartbeats"] == (["old-v0000"], NOW - 2 * MINUTE - HEARTBEAT_FRESH)
+    assert world.asked["heartbeats"] == (["old-v0000"], NOW - 17 * MINUTE)
+
+
+async def test_asks_for_signs_of_life_by_its_own_clock_where_the_server_tells_no_time():
+    world = World(rows(1), runs=[silent()], skew=-2 * MINUTE, tells_time=False)
+
+    await scan(world, stuck=REPORT)
+
+    assert world.asked["heartbeats"] == (["old-v0000"], NOW - 15 * MINUTE)
 
 
 @pytest.mark.parametrize(
@@ -88,9 +96,25 @@ async def test_asks_for_no_signs_of_life(world, stuck):
     assert "heartbeats" not in world.steps
 
 
+@pytest.mark.parametrize(
+    ("silence", "reason"),
+    [
+        pytest.param(timedelta(0), SkipReason.ACTIVE_FLOW_RUN, id="now"),
+        pytest.param(15 * MINUTE, SkipReason.ACTIVE_FLOW_RUN, id="a_quarter_of_an_hour_ago"),
+        pytest.param(15 * MINUTE + MICROSECOND, SkipReason.ABANDONED_RUN, id="just_before_that"),
+        pytest.param(HOUR, SkipReason.ABANDONED_RUN, id="an_hour_ago"),
+    ],
+)
+async def test_a_sign_of_life_is_one_for_a_quarter_of_an_hour(silence, reason):
+    world = World(rows(1), runs=[silent()])
+    world.last_beats["old-v0000"] = NOW - silence
+
+    assert results(await scan(world, stuck=REPORT)) == {"v0000": reason}
+
+
 @pytest.mark.parametrize("stuck", [REPORT, REPLACE], ids=["Report", "Replace"])
 async def test_a_run_that_gives_signs_of_life_is_never_abandoned(stuck):
-    world = World(rows(1), runs=[silent(hours=999)], alive={"old-v0000"})
+    world = World(rows(1), runs=[silent(hours=999)], beating={"old-v0000"})
 
     outcome = await scan(world, stuck=stuck)
 
@@ -141,14 +165,18 @@ async def test_a_run_that_was_asked_to_stop_already_takes_no_place_of_others():
 
 
 async def test_a_run_that_is_gone_needs_no_end():
-    world = World(rows(1), runs=[silent()], stops={"old-v0000": ""})
+    world = World(rows(1), runs=[silent()], stops={"old-v0000": GONE})
 
     assert results(await scan(world, stuck=REPLACE)) == {"v0000": "Recovered"}
 
 
-@pytest.mark.parametrize("state", AT_WORK)
-async def test_a_run_that_does_not_stop_is_reported_and_left_alone(state):
-    world = World(rows(2), runs=[silent()], stops={"old-v0000": state})
+@pytest.mark.parametrize(
+    ("before", "state"),
+    [*((state, state) for state in ["SCHEDULED", "PENDING", "RUNNING", "PAUSED"]), ("RUNNING", "CANCELLING")],
+)
+async def test_a_run_that_does_not_stop_is_reported_and_left_alone(before, state):
+    stops = {"old-v0000": STAYS if state == before else state}
+    world = World(rows(2), runs=[silent(state=before)], stops=stops)
 
     outcome = await scan(world, stuck=REPLACE)
 
@@ -185,7 +213,7 @@ async def test_stops_all_abandoned_runs_of_a_video():
 @pytest.mark.parametrize("stubborn", ["one", "two"])
 async def test_one_of_two_runs_that_does_not_stop_keeps_the_video_from_being_recovered(stubborn):
     runs = [silent(run_id="one"), silent(state="PENDING", run_id="two")]
-    world = World(rows(1), runs=runs, stops={stubborn: "RUNNING"})
+    world = World(rows(1), runs=runs, stops={stubborn: "CANCELLING"})
 
     assert results(await scan(world, stuck=REPLACE)) == {"v0000": SkipReason.ABANDONED_RUN}
     assert world.created == []
@@ -199,7 +227,7 @@ async def test_stops_no_abandoned_run_while_another_run_works_on_the_video():
 
 
 async def test_an_abandoned_recovery_is_an_attempt_and_the_next_one_replaces_it():
-    world = World(rows(1), runs=[silent(attempt=1)], recoveries={"v0000": earlier(silent(attempt=1))})
+    world = World(rows(1), runs=[silent(attempt=1)])
 
     outcome = await scan(world, stuck=REPLACE)
 
@@ -242,9 +270,9 @@ ATTEMPTS = [flow_run("v0000", "FAILED", ended=n * HOUR, attempt=4 - n) for n in 
             SkipReason.DEPLOYMENT_NOT_READY,
             id="while_no_worker_is_ready",
         ),
-        pytest.param({"recoveries": {"v0000": earlier(*ATTEMPTS)}}, {}, SkipReason.QUARANTINED, id="in_quarantine"),
+        pytest.param({"runs": [silent(), *ATTEMPTS]}, {}, SkipReason.QUARANTINED, id="in_quarantine"),
         pytest.param(
-            {"recoveries": {"v0000": earlier(flow_run("v0000", "FAILED", ended=9 * MINUTE))}},
+            {"runs": [silent(), flow_run("v0000", "FAILED", ended=9 * MINUTE, attempt=1)]},
             {},
             SkipReason.BACKING_OFF,
             id="while_backing_off",
@@ -270,6 +298,14 @@ async def test_stops_no_run_of_a_video_that_is_not_recovered(world, spec, reason
     assert not {"cancel", "create"} & set(there.steps)
 
 
+async def test_stops_no_run_to_which_something_happened_in_the_last_moment():
+    world = World(rows(1), runs=[silent(state="PENDING")])
+    world.on["cancel", 1] = lambda: world.become("old-v0000", StateType.RUNNING)
+
+    assert results(await scan(world, stuck=REPLACE)) == {"v0000": SkipReason.ACTIVE_FLOW_RUN}
+    assert world.writes == []
+
+
 async def test_stops_no_run_of_a_video_that_got_going_by_itself():
     world = World(rows(2), runs=[silent()])
     world.on["still_stuck", 1] = lambda: leaves(world, "v0000")
@@ -291,7 +327,7 @@ async def test_stops_no_run_once_the_scan_is_to_stop():
 
 async def test_leaves_alone_a_video_for_which_a_run_appeared_while_the_old_one_stopped():
     world = World(rows(2), runs=[silent()])
-    world.on["new_flow_runs", 2] = lambda: world.runs.append(flow_run("v0000", "PENDING", created=timedelta(0)))
+    world.on["new_flow_runs", 2] = lambda: works_on(world, "v0000", "PENDING")
 
     outcome = await scan(world, stuck=REPLACE)
 

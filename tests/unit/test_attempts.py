@@ -25,7 +25,7 @@ from tests.unit.fakes import MICROSECOND, NOW, earlier, flow_run, video
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 UUID = "6b2d1ef0-5a55-4a3c-9f3e-0f4f6d1a2b3c"
 RELEASING = frozenset({"recovery", RELEASED})
-calmly = settings(deadline=None, derandomize=True, max_examples=60)
+calmly = settings(max_examples=60)
 
 
 def retry(**spec: Any) -> Retry:

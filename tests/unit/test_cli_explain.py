@@ -10,8 +10,8 @@ from controller.cli.commands import explain
 from controller.cli.options import Where
 from controller.cli.source import Source
 from tests.support import policy
-from tests.unit.fakes import World
 from tests.unit.scanning import rows
+from tests.world.world import World
 
 
 async def test_reads_the_secrets_once_and_changes_nothing(monkeypatch: pytest.MonkeyPatch):

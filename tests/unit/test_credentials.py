@@ -178,13 +178,13 @@ values = st.text(max_size=60).map(lambda text: f"{text}s3cret")
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys([SUPABASE_URL, SUPABASE_KEY], values)))
-@settings(deadline=None, derandomize=True, max_examples=80)
+@settings(max_examples=80)
 def test_no_message_about_supabase_repeats_a_value(given_values):
     assert_keeps_quiet(supabase_credentials, given_values)
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys([PREFECT_URL, PREFECT_KEY, PREFECT_AUTH], values)))
-@settings(deadline=None, derandomize=True, max_examples=80)
+@settings(max_examples=80)
 def test_no_message_about_prefect_repeats_a_value(given_values):
     assert_keeps_quiet(prefect_credentials, given_values)
 

@@ -591,7 +591,7 @@ SPECS = [
     for more in ({}, REPORT, REPLACE, UPLOAD)
 ]
 whatever = given(videos=any_videos, facts=any_facts, spec=st.sampled_from(SPECS))
-calmly = settings(deadline=None, derandomize=True, max_examples=60)
+calmly = settings(max_examples=60)
 
 
 @whatever

@@ -254,7 +254,7 @@ def test_the_smallest_allowance_is_enough_for_a_request_by_name():
 # Whatever the input
 
 tenants = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 8), max_size=6)
-calmly = settings(deadline=None, derandomize=True, max_examples=80)
+calmly = settings(max_examples=80)
 
 
 @given(

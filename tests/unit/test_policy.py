@@ -248,7 +248,7 @@ def blocks(content: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]
 
 
 @given(st.sampled_from(blocks(manifest(FULL))), ANYTHING)
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=100)
 def test_says_in_plain_words_what_is_wrong_whatever_is_written(place: tuple[str, ...], content: object):
     edited: Any = copy.deepcopy(manifest(FULL))
     if not place:

@@ -2,7 +2,7 @@
 
 A machine lets videos and flow runs come, go, fail and hang in any order, edits the policy, breaks scans off and kills
 them, and after each scan checks the promises. That a scan never creates a second active run of a video is checked by
-the simulator itself at each creation.
+the world itself at each creation.
 """
 
 from collections import Counter
@@ -21,8 +21,9 @@ from controller.decisions.decision import Failure, Skip, SkipReason
 from controller.flow_runs import RELEASED, FlowRun, StateType, is_recovery
 from controller.outcome import Outcome, Recovered
 from tests.support import policy
-from tests.unit.fakes import SECOND, unavailable
-from tests.unit.simulator import FLOW, Controller, KilledError, Simulator
+from tests.unit.controlling import FLOW, NO_WORKER, Controller, KilledError, slow_world
+from tests.unit.fakes import DEPLOYMENT, SECOND, unavailable
+from tests.world.world import World
 
 MINUTE = timedelta(minutes=1)
 WAITING = {SkipReason.OVER_TENANT_LIMIT, SkipReason.OVER_ACTIVE_LIMIT, SkipReason.OVER_SCAN_LIMIT}
@@ -75,7 +76,7 @@ class RepeatedScans(RuleBasedStateMachine):
 
     @initialize(spec=specs, skew=st.sampled_from([-40, 0, 40]), bulk=st.booleans())
     def set_up(self, spec: dict[str, Any], skew: int, bulk: bool) -> None:
-        self.world = Simulator(skew=skew * SECOND, bulk=bulk)
+        self.world = slow_world(skew=skew * SECOND, bulk=bulk)
         self.controller = Controller(self.world, policy(**spec))
         self.controller.check()
         self.by_hand: set[str] = set()
@@ -107,6 +108,10 @@ class RepeatedScans(RuleBasedStateMachine):
         self.world.set_status(self.some_video(pick), status)
 
     @rule(pick=picks)
+    def delete_video(self, pick: int) -> None:
+        self.world.delete(self.some_video(pick))
+
+    @rule(pick=picks)
     def start(self, pick: int) -> None:
         self.change(pick, StateType.RUNNING)
 
@@ -122,24 +127,24 @@ class RepeatedScans(RuleBasedStateMachine):
 
     @rule()
     def crash_all_workers(self) -> None:
-        self.world.beating.clear()
-        self.world.ready = False
+        self.world.stop_all_beats()
+        self.world.deployment = NO_WORKER
 
     @rule()
     def workers_return(self) -> None:
-        self.world.ready = True
+        self.world.deployment = DEPLOYMENT
 
     @rule(pick=picks, beats=st.booleans())
     def beat(self, pick: int, beats: bool) -> None:
         run = self.some_active(pick)
         if run is not None:
-            (self.world.beating.add if beats else self.world.beating.discard)(run.id)
+            self.world.beat(run.id, goes_on=beats)
 
     @rule(pick=picks)
     def be_stubborn(self, pick: int) -> None:
         run = self.some_active(pick)
         if run is not None:
-            self.world.stubborn.add(run.id)
+            self.world.stops[run.id] = "CANCELLING"
 
     @rule(pick=picks)
     def run_by_hand(self, pick: int) -> None:
@@ -162,7 +167,7 @@ class RepeatedScans(RuleBasedStateMachine):
     @rule()
     def scan(self) -> None:
         watching, turned = self.beside(mode=Mode.OBSERVE), self.beside()
-        turned.world.rows = dict(reversed(turned.world.rows.items()))
+        turned.world.rows.reverse()
 
         outcome = self.scan_and_check()
 
@@ -191,7 +196,7 @@ class RepeatedScans(RuleBasedStateMachine):
         self.beat(pick, beats)
         if stubborn:
             self.be_stubborn(pick)
-        self.world.ready = True
+        self.world.deployment = DEPLOYMENT
         self.world.now += timedelta(hours=3)
         self.scan()
 
@@ -213,11 +218,12 @@ class RepeatedScans(RuleBasedStateMachine):
         self.world.happens[question] = lambda: self.run_by_hand(pick)
         self.scan_and_check()
 
-    @rule(question=st.integers(0, 9), pick=picks, what=st.sampled_from(["end", "leave", "start"]))
+    @rule(question=st.integers(0, 9), pick=picks, what=st.sampled_from(["end", "leave", "delete", "start"]))
     def scan_while_something_happens(self, question: int, pick: int, what: str) -> None:
         happen: dict[str, Callable[[], object]] = {
             "end": lambda: self.end(pick, "FAILED", leaves=False),
             "leave": lambda: self.change_video(pick, "ready"),
+            "delete": lambda: self.delete_video(pick),
             "start": lambda: self.start(pick),
         }
         self.world.happens[question] = happen[what]
@@ -257,14 +263,14 @@ class RepeatedScans(RuleBasedStateMachine):
     def check_limits(self, created: list[FlowRun], allowance: int | None, flying: int) -> None:
         limits = self.controller.policy.spec.limits
         assert len(created) <= min(limits.per_scan, allowance or limits.per_scan)
-        tenants = Counter(self.world.rows[str(run.video_id)]["tenant_id"] for run in created)
+        tenants = Counter(self.world.row(str(run.video_id))["tenant_id"] for run in created)
         assert max(tenants.values(), default=0) <= limits.per_tenant
         assert self.world.in_flight() <= max(limits.active, flying)
 
     def check_writes(self, writes: list[str]) -> None:
         spec = self.controller.policy.spec
         may_stop = spec.stuck.abandoned_run_action is AbandonedRunAction.REPLACE
-        if spec.mode is Mode.OBSERVE or not self.world.ready:
+        if spec.mode is Mode.OBSERVE or self.world.deployment.not_ready:
             assert writes == []
         assert may_stop or not [write for write in writes if write.startswith("stop")]
 
@@ -309,7 +315,7 @@ class RepeatedScans(RuleBasedStateMachine):
 
     @invariant()
     def no_video_has_two_active_recoveries(self) -> None:
-        for video_id in self.world.rows:
+        for video_id in self.videos():
             active = [run for run in self.world.active(video_id) if run.id not in self.by_hand]
             assert len(active) <= 1
 
@@ -341,10 +347,13 @@ class RepeatedScans(RuleBasedStateMachine):
         return active[pick % len(active)] if active else None
 
     def some_video(self, pick: int) -> str:
-        return list(self.world.rows)[pick % len(self.world.rows)]
+        return self.videos()[pick % len(self.world.rows)]
+
+    def videos(self) -> list[str]:
+        return [str(row["id"]) for row in self.world.rows]
 
 
-RepeatedScans.TestCase.settings = settings(deadline=None, derandomize=True, max_examples=50, stateful_step_count=30)
+RepeatedScans.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
 TestRepeatedScans = RepeatedScans.TestCase
 
 
@@ -364,9 +373,9 @@ HOPELESS = ["no tenant", "no file", "always at work"]
         {"perScan": st.integers(1, 3), "perTenant": st.integers(1, 2), "active": st.integers(1, 3)}
     ),
 )
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(max_examples=25)
 def test_no_video_waits_for_more_scans_than_there_are_videos_in_front_of_it(videos, newcomers, limits):
-    world = Simulator()
+    world = slow_world()
     spec = {
         "limits": limits,
         "stuck": {"recentRunWindow": "0s"},
@@ -398,7 +407,7 @@ def test_no_video_waits_for_more_scans_than_there_are_videos_in_front_of_it(vide
             add(world, f"t{(scan + n) % 5}", 11, "crashes")
 
 
-def add(world: Simulator, tenant: str, minutes: int, kind: str) -> None:
+def add(world: World, tenant: str, minutes: int, kind: str) -> None:
     """A video of some kind; its name says what becomes of its recoveries."""
     video_id = f"{kind} {len(world.rows)}"
     world.upload(video_id, None if kind == "no tenant" else tenant, minutes * MINUTE)
@@ -408,7 +417,7 @@ def add(world: Simulator, tenant: str, minutes: int, kind: str) -> None:
         world.begin(video_id)
 
 
-def end_all(world: Simulator) -> None:
+def end_all(world: World) -> None:
     """All recoveries end: some work, the others leave their videos stuck."""
     for run in list(world.runs.values()):
         if run.active and is_recovery(run, FLOW):

@@ -9,14 +9,15 @@ import pytest
 from controller.api.status import MAX_QUARANTINED, PolicyStatus, Quarantine, RecoveryCursor
 from controller.decisions.decision import Skip, SkipReason
 from controller.errors import Service
-from controller.flow_runs import StateType
+from controller.flow_runs import FlowRun, Recovery, StateType
 from controller.outcome import Outcome, Recovered, RecoverySnapshot, Result
 from controller.reporting.status import after_scan, newly_quarantined
 from controller.reporting.summary import QUARANTINED_NAMED, describe_quarantined
 from controller.schedule import Plan, ScanRequest, Trigger
 from tests.support import policy
-from tests.unit.fakes import DEPLOYMENT, NOW, STATUS_SCHEMA, earlier, flow_run, unavailable, video, violations
-from tests.unit.simulator import Controller, Simulator
+from tests.unit.controlling import Controller, slow_world
+from tests.unit.fakes import DEPLOYMENT, NOW, STATUS_SCHEMA, earlier, flow_run, row, unavailable, video, violations
+from tests.world.world import World
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 REQUEST = ScanRequest(Trigger.REQUEST, token="t", video_ids=("v0",))
@@ -162,14 +163,12 @@ def test_however_many_come_at_once_all_are_announced_and_none_of_them_again():
         # It was RecentlyProcessed (5m) in the scan of a quarter of an hour ago, or at work.
         pytest.param(timedelta(minutes=20, seconds=-1), True, id="ended_just_before_the_scan_before"),
         pytest.param(timedelta(minutes=10), True, id="ended_since_the_scan_before"),
+        pytest.param(timedelta(minutes=20), False, id="ended_just_so_that_the_scan_before_announced_it"),
         pytest.param(timedelta(minutes=20, seconds=1), False, id="the_scan_before_announced_it"),
     ],
 )
 def test_where_not_all_are_listed_those_are_new_that_the_scan_before_could_not_know(ended, is_announced):
-    at = NOW - 15 * MINUTE
-    before = after(scanned(*named(30))).model_copy(
-        update={"recovery_cursor": RecoveryCursor(created_until=at, ended_until=at)}
-    )
+    before = many_in_quarantine()
     fresh = scanned("new", ended=ended)
     known = scanned(*named(30), ended=9 * HOUR)
     assert known.snapshot is not None
@@ -178,6 +177,49 @@ def test_where_not_all_are_listed_those_are_new_that_the_scan_before_could_not_k
     known = replace(known, results=[*known.results, *fresh.results], snapshot=both)
 
     assert announced(before, known) == (["new"] if is_announced else [])
+
+
+def many_in_quarantine() -> PolicyStatus:
+    """The status after a scan of a quarter of an hour ago, with more in quarantine than it lists."""
+    at = NOW - 15 * MINUTE
+    cursor = RecoveryCursor(created_until=at, ended_until=at)
+    return after(scanned(*named(30))).model_copy(update={"recovery_cursor": cursor})
+
+
+def test_where_not_all_are_listed_one_of_unknown_times_is_not_taken_to_be_new():
+    lost = Recovery(3, FlowRun("r", "happy-fox", StateType.CRASHED, "new"))
+    outcome = scanned("new")
+    assert outcome.snapshot is not None
+
+    outcome = replace(outcome, snapshot=RecoverySnapshot({"new": (lost,)}, NOW))
+
+    assert announced(many_in_quarantine(), outcome) == []
+
+
+@pytest.mark.parametrize("stuck", [None, [video("v0")]], ids=["saw_no_table", "failed_before_it_decided"])
+def test_where_not_all_are_listed_a_scan_announces_nobody_that(stuck):
+    outcome = Outcome(ScanRequest(Trigger.SCHEDULE), NOW, stuck, error=unavailable())
+
+    assert announced(many_in_quarantine(), outcome) == []
+
+
+def test_where_not_all_are_listed_a_video_without_any_recovery_disturbs_nothing():
+    attempts = [
+        flow_run(video_id, "CRASHED", ended=n * HOUR, attempt=4 - n) for video_id in named(30) for n in (3, 2, 1)
+    ]
+    world = World([row(video_id) for video_id in named(30)], attempts)
+    controller = Controller(world, policy(stuck={"abandonedRunAfter": "6h"}))
+    controller.scan()
+    world.upload("new", "tenant", HOUR)
+    world.begin("new")
+    world.now += 15 * MINUTE
+
+    outcome = controller.scan()
+
+    assert outcome is not None
+    assert outcome.snapshot is not None
+    assert set(outcome.snapshot.recoveries) == set(named(30))
+    assert sorted(controller.announced) == sorted(named(30))
 
 
 @pytest.mark.parametrize("count", [1, QUARANTINED_NAMED, QUARANTINED_NAMED + 1, 100])
@@ -210,7 +252,7 @@ def exhaust(controller: Controller, minutes_between: int) -> None:
 
 
 def stuck_for_an_hour(**spec: Any) -> Controller:
-    controller = Controller(Simulator(), policy(**spec))
+    controller = Controller(slow_world(), policy(**spec))
     controller.check()
     controller.world.upload("v1", "tenant", HOUR)
     return controller

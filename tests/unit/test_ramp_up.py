@@ -14,8 +14,8 @@ from controller.outcome import Outcome, Recovered, Result
 from controller.reporting.status import after_scan
 from controller.schedule import Plan, ScanRequest, Trigger
 from tests.support import policy
+from tests.unit.controlling import NO_WORKER, Controller, slow_world
 from tests.unit.fakes import DEPLOYMENT, NOW, unavailable, video
-from tests.unit.simulator import Controller, Simulator
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 HELD, SCAN, ACTIVE = SkipReason.DEPLOYMENT_NOT_READY, SkipReason.OVER_SCAN_LIMIT, SkipReason.OVER_ACTIVE_LIMIT
@@ -103,7 +103,7 @@ def scans(controller: Controller, count: int) -> list[int]:
 
 
 def backlog(count: int, **spec: Any) -> Controller:
-    controller = Controller(Simulator(), policy(**spec))
+    controller = Controller(slow_world(), policy(**spec))
     for n in range(count):
         controller.world.upload(f"v{n}", f"tenant{n}", HOUR)
     return controller
@@ -111,12 +111,12 @@ def backlog(count: int, **spec: Any) -> Controller:
 
 def test_a_held_backlog_is_taken_up_slowly_and_then_at_full_speed():
     controller = backlog(1500)
-    controller.world.ready = False
+    controller.world.deployment = NO_WORKER
     assert scans(controller, 2) == [0, 0]
     assert controller.status.last_scan is not None
     assert controller.status.last_scan.reasons == {HELD: 1500}
 
-    controller.world.ready = True
+    controller.world.deployment = DEPLOYMENT
 
     assert scans(controller, 6) == [50, 100, 200, 400, 500, 250]
     assert controller.status.ramp_up is None
@@ -125,7 +125,7 @@ def test_a_held_backlog_is_taken_up_slowly_and_then_at_full_speed():
 def test_workers_that_leave_again_begin_it_anew():
     controller = backlog(400)
     for ready, count, expected in [(False, 1, [0]), (True, 2, [50, 100]), (False, 1, [0]), (True, 2, [50, 100])]:
-        controller.world.ready = ready
+        controller.world.deployment = DEPLOYMENT if ready else NO_WORKER
         assert scans(controller, count) == expected
 
 
@@ -135,16 +135,16 @@ def test_without_a_hold_a_backlog_is_taken_up_at_full_speed_from_the_start():
 
 def test_a_policy_that_does_not_hold_does_not_ramp_up():
     controller = backlog(600, prefect={"holdUntilReady": False})
-    controller.world.ready = False
+    controller.world.deployment = NO_WORKER
 
     assert scans(controller, 2) == [500, 100]
 
 
 def test_a_policy_that_observes_ramps_up_in_what_it_reports():
     controller = backlog(300, mode="Observe")
-    controller.world.ready = False
+    controller.world.deployment = NO_WORKER
     controller.scan()
-    controller.world.ready = True
+    controller.world.deployment = DEPLOYMENT
 
     for allowance in (50, 100, 200):
         outcome = controller.scan()

@@ -14,8 +14,9 @@ from controller.errors import ClusterError, Service
 from controller.operator.reconcile import Reconciler
 from controller.ports import PolicyEvent, StatusChange
 from tests.support import manifest
-from tests.unit.fakes import World, earlier, flow_run, raising, unavailable
+from tests.unit.fakes import flow_run, raising, unavailable
 from tests.unit.scanning import rows
+from tests.world.world import World
 
 NOW = datetime(2026, 3, 10, 12, 7, 30, tzinfo=UTC)
 KEY = PolicyKey("captionacc", "captionacc-prod", "uid-1")
@@ -213,7 +214,7 @@ async def test_a_scan_recovers_no_more_than_the_status_allows_while_it_ramps_up(
 
 async def test_a_video_that_used_up_its_attempts_is_announced_by_one_event():
     attempts = [flow_run("v0000", "CRASHED", ended=timedelta(hours=n), attempt=4 - n) for n in (3, 2, 1)]
-    store, world = Store(conflicts=2), World(rows(1), recoveries={"v0000": earlier(*attempts)})
+    store, world = Store(conflicts=2), World(rows(1), attempts)
 
     await reconcile(store, world)
     first = store.posted

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from controller.decisions.decision import Failure, FailureReason, Skip, SkipReason
 from controller.errors import ConfigurationError, ErrorReason, ScanError, Service
-from controller.flow_runs import Deployment
+from controller.flow_runs import Deployment, Recovery, idempotency_key
 from controller.outcome import Outcome, PreparedScan, Recovered
 from controller.ports import BATCH
 from controller.scan import execute, prepare
 from controller.schedule import ScanRequest, Trigger
 from tests.support import policy
 from tests.unit.deciding import recoveries
-from tests.unit.fakes import NOW, World, earlier, flow_run, raising, row, unavailable
-from tests.unit.scanning import REQUEST, leaves, results, rows, scan
+from tests.unit.fakes import DEPLOYMENT, NOW, flow_run, raising, row, unavailable
+from tests.unit.scanning import REQUEST, leaves, results, rows, scan, works_on
+from tests.world.world import World
 
 ALL_STEPS = [
     *["connect", "candidates", "deployment", "flow_runs", "recoveries"],
@@ -60,6 +61,12 @@ async def test_asks_prefect_nothing_when_all_rows_are_too_young():
 
     assert world.steps == ["connect", "candidates"]
     assert outcome.results == []
+
+
+async def test_leaves_alone_the_videos_that_are_deleted():
+    world = World([row("v1"), row("v2", deleted_at=NOW.isoformat())])
+
+    assert results(await scan(world)) == {"v1": "Recovered"}
 
 
 async def test_asks_for_candidates_from_the_youngest_age_on():
@@ -108,29 +115,31 @@ async def test_narrows_the_scan_to_the_requested_video():
 
 
 async def test_a_recovery_knows_its_video_attempt_and_run():
-    world = World(rows(1), recoveries={"v0000": earlier(flow_run("v0000", "CRASHED", ended=timedelta(days=1)))})
+    world = World(rows(1), runs=[flow_run("v0000", "CRASHED", ended=timedelta(days=1), attempt=1)])
 
     outcome = await scan(world)
 
     [recovered] = outcome.results
     assert isinstance(recovered, Recovered)
-    assert (recovered.video_id, recovered.attempt, recovered.run_id) == ("v0000", 2, "new-run-of-v0000")
+    assert (recovered.video_id, recovered.attempt) == ("v0000", 2)
+    assert world.recoveries("v0000")[1] == Recovery(2, world.runs[recovered.run_id])
 
 
 async def test_bad_rows_are_failures_and_the_others_are_recovered():
-    world = World([row(None), row("v1"), row("v2", created_at="infinity")])
+    world = World([row("v\x07"), row("v1"), row("v2", created_at=None), row("v3", created_at="-infinity")])
 
     outcome = await scan(world)
 
-    assert results(outcome) == {"None": "InvalidRow", "v1": "Recovered", "v2": "InvalidRow"}
+    bad = dict.fromkeys(["v\N{REPLACEMENT CHARACTER}", "v2", "v3"], "InvalidRow")
+    assert results(outcome) == {**bad, "v1": "Recovered"}
     assert outcome.stuck is not None
     assert [each.id for each in outcome.stuck] == ["v1"]
 
 
 async def test_reports_bad_rows_also_when_nothing_else_is_there():
-    outcome = await scan(World([row(None)]))
+    outcome = await scan(World([row("bad", created_at=None)]))
 
-    assert results(outcome) == {"None": "InvalidRow"}
+    assert results(outcome) == {"bad": "InvalidRow"}
     assert outcome.error is None
 
 
@@ -164,7 +173,9 @@ async def test_creates_nothing_and_takes_no_second_look(spec, world, reason):
 
 async def test_a_recovery_that_somebody_else_created_meanwhile_is_at_work_too():
     # It was created after the index was read, and shows first by its idempotency key.
-    world = World(rows(1), recoveries={"v0000": earlier(flow_run("v0000", "SCHEDULED"))})
+    world = World(rows(1))
+    key = idempotency_key(DEPLOYMENT.flow_id, "v0000", 1)
+    world.on["recoveries", 1] = lambda: world.begin("v0000", key)
 
     outcome = await scan(world)
 
@@ -177,7 +188,7 @@ async def test_a_recovery_that_somebody_else_created_meanwhile_is_at_work_too():
 
 async def test_leaves_alone_a_video_for_which_a_run_appeared():
     world = World(rows(2))
-    world.on["new_flow_runs", 1] = lambda: world.runs.append(flow_run("v0001", "PENDING"))
+    world.on["new_flow_runs", 1] = lambda: works_on(world, "v0001", "PENDING")
 
     outcome = await scan(world)
 
@@ -187,7 +198,7 @@ async def test_leaves_alone_a_video_for_which_a_run_appeared():
 
 async def test_leaves_alone_a_video_for_which_a_run_came_and_went():
     world = World(rows(1))
-    world.on["new_flow_runs", 1] = lambda: world.runs.append(flow_run("v0000", "COMPLETED", ended=timedelta(0)))
+    world.on["new_flow_runs", 1] = lambda: works_on(world, "v0000", "COMPLETED")
 
     assert results(await scan(world)) == {"v0000": SkipReason.RECENTLY_PROCESSED}
 
@@ -201,6 +212,16 @@ async def test_forgets_a_video_that_got_going_by_itself():
     assert results(outcome) == {"v0001": "Recovered"}
     assert outcome.stuck is not None
     assert [each.id for each in outcome.stuck] == ["v0001"]
+    assert world.created == ["v0001"]
+
+
+async def test_forgets_a_video_that_is_deleted_meanwhile():
+    world = World(rows(2))
+    world.on["still_stuck", 1] = lambda: world.delete("v0000")
+
+    outcome = await scan(world)
+
+    assert results(outcome) == {"v0001": "Recovered"}
     assert world.created == ["v0001"]
 
 
@@ -218,7 +239,7 @@ async def test_creates_nothing_when_all_of_a_batch_got_going():
 async def test_says_that_a_run_appeared_also_of_a_video_that_left():
     world = World(rows(1))
     world.on["still_stuck", 1] = lambda: leaves(world, "v0000")
-    world.on["new_flow_runs", 1] = lambda: world.runs.append(flow_run("v0000", "RUNNING"))
+    world.on["new_flow_runs", 1] = lambda: works_on(world, "v0000")
 
     assert results(await scan(world)) == {"v0000": SkipReason.ACTIVE_FLOW_RUN}
 
@@ -226,7 +247,7 @@ async def test_says_that_a_run_appeared_also_of_a_video_that_left():
 async def test_looks_again_before_each_batch():
     world = World(rows(BATCH + 1))
     last = f"v{BATCH:04}"
-    world.on["new_flow_runs", 2] = lambda: world.runs.append(flow_run(last))
+    world.on["new_flow_runs", 2] = lambda: works_on(world, last)
 
     outcome = await scan(world)
 
@@ -238,6 +259,30 @@ async def test_a_video_in_capitals_is_still_the_same_one():
     uuid = "6B2D1EF0-5A55-4A3C-9F3E-0F4F6D1A2B3C"
 
     assert results(await scan(World([row(uuid)]))) == {uuid: "Recovered"}
+
+
+# Scans of one process
+
+
+async def test_two_scans_at_once_create_one_after_the_other_each_after_a_second_look_of_its_own():
+    # A server on SQLite refuses a batch that begins during another one.
+    world = World(rows(2))
+    requests = [ScanRequest(Trigger.REQUEST, token="t", video_ids=(video_id,)) for video_id in ("v0000", "v0001")]
+
+    outcomes = await asyncio.gather(*(scan(world, request=request) for request in requests))
+
+    assert [results(outcome) for outcome in outcomes] == [{"v0000": "Recovered"}, {"v0001": "Recovered"}]
+    creating = [step for step in world.steps if step in {"still_stuck", "new_flow_runs", "create", "answer"}]
+    assert creating == ["still_stuck", "new_flow_runs", "create", "answer"] * 2
+
+
+async def test_two_scans_at_once_of_the_same_videos_recover_each_of_them_once():
+    world = World(rows(3))
+
+    first, second = await asyncio.gather(scan(world), scan(world))
+
+    assert sorted(world.created) == ["v0000", "v0001", "v0002"]
+    assert {*results(first).values(), *results(second).values()} == {"Recovered", SkipReason.ACTIVE_FLOW_RUN}
 
 
 # Batches
@@ -307,19 +352,20 @@ async def test_an_error_before_the_first_run_creates_nothing(step, error):
 
 
 async def test_an_error_keeps_what_was_decided_before():
-    world = World([*rows(2), row(None)], runs=[flow_run("v0000")], on={("still_stuck", 1): raising(unavailable())})
+    bad = row("bad", created_at=None)
+    world = World([*rows(2), bad], runs=[flow_run("v0000")], on={("still_stuck", 1): raising(unavailable())})
 
     outcome = await scan(world)
 
     assert results(outcome) == {
-        "None": "InvalidRow",
+        "bad": "InvalidRow",
         "v0000": SkipReason.ACTIVE_FLOW_RUN,
         "v0001": SkipReason.INTERRUPTED,
     }
 
 
 async def test_an_error_amid_a_batch_fails_those_without_an_answer():
-    world = World(rows(4), on={("answer", 3): raising(unavailable())})
+    world = World(rows(4), bulk=False, on={("answer", 3): raising(unavailable())})
 
     outcome = await scan(world)
 
@@ -377,7 +423,7 @@ async def test_a_scan_that_is_to_stop_creates_nothing_more():
 
 
 async def test_a_scan_that_is_to_stop_finishes_its_batch():
-    world, stop = World(rows(2 * BATCH)), asyncio.Event()
+    world, stop = World(rows(2 * BATCH), bulk=False), asyncio.Event()
     world.on["answer", 5] = stop.set
 
     outcome = await scan(world, stop=stop)
@@ -406,16 +452,16 @@ STEPS = st.tuples(st.sampled_from([*ALL_STEPS, "answer"]), st.integers(1, 4))
     busy=st.sets(st.integers(0, 3 * BATCH), max_size=20),
     gone=st.sets(st.integers(0, 3 * BATCH), max_size=20),
     refused=st.sets(st.integers(0, 3 * BATCH), max_size=20),
+    bulk=st.booleans(),
     failing=st.none() | STEPS,
     stopping=st.none() | STEPS,
     limit=st.integers(1, 3 * BATCH),
 )
-@settings(deadline=None, derandomize=True, max_examples=60)
-def test_every_stuck_video_has_exactly_one_result(count, busy, gone, refused, failing, stopping, limit):
+@settings(max_examples=60)
+def test_every_stuck_video_has_exactly_one_result(count, busy, gone, refused, bulk, failing, stopping, limit):
     stop = asyncio.Event()
-    world = World(
-        rows(count), runs=[flow_run(f"v{n:04}") for n in busy], refused={f"v{n:04}": "refused" for n in refused}
-    )
+    runs = [flow_run(f"v{n:04}") for n in busy]
+    world = World(rows(count), runs, refused={f"v{n:04}": "refused" for n in refused}, bulk=bulk)
     happens: list[tuple[tuple[str, int], Any]] = [(("still_stuck", 1), partial(leave_all, world, gone))]
     happens += [(stopping, stop.set)] if stopping else []
     happens += [(failing, raising(unavailable()))] if failing else []
@@ -454,7 +500,7 @@ async def prepare_and_execute(
 
 
 async def test_preparing_decides_and_changes_nothing():
-    world = World([*rows(3), row("bad", created_at="never")])
+    world = World([*rows(3), row("bad", created_at=None)])
 
     prepared = await prepare_only(world)
 
@@ -471,7 +517,7 @@ async def test_preparing_a_scan_that_finds_nothing_has_no_facts_and_no_error():
 
 @pytest.mark.parametrize("step", ["deployment", "flow_runs", "recoveries"])
 async def test_what_was_known_when_preparing_failed_comes_with_the_error(step):
-    world = World([*rows(3), row("bad", created_at="never")], on={(step, 1): raising(unavailable())})
+    world = World([*rows(3), row("bad", created_at=None)], on={(step, 1): raising(unavailable())})
 
     prepared = await prepare_only(world)
 
@@ -482,7 +528,7 @@ async def test_what_was_known_when_preparing_failed_comes_with_the_error(step):
 
 
 async def test_executing_tells_of_each_recovery_as_soon_as_its_result_is_known():
-    world, told = World([*rows(3), row("bad", created_at="never")]), []
+    world, told = World([*rows(3), row("bad", created_at=None)]), []
 
     prepared, outcome = await prepare_and_execute(world, on_result=lambda result: told.append(result.video_id))
 
@@ -495,7 +541,7 @@ async def test_executing_sees_what_happened_since_the_decisions():
 
     def meanwhile() -> None:
         leaves(world, "v0000")
-        world.runs.append(flow_run("v0001"))
+        works_on(world, "v0001")
 
     _, outcome = await prepare_and_execute(world, meanwhile)
 

@@ -372,7 +372,7 @@ any_moment = st.builds(
 @example(line="*/15 * * * *", zone="Europe/Berlin", moment=berlin(2026, 10, 25, 2, 59) + 59 * SECOND)
 @example(line="30 2 * * *", zone="Europe/Berlin", moment=berlin(2026, 10, 25, 2, 15, second_time=True))
 @example(line="30 2 * * *", zone="Europe/Berlin", moment=berlin(2026, 10, 25, 2, 45, second_time=True))
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 def test_the_slots_before_and_after_a_moment_enclose_it_with_nothing_in_between(line, zone, moment):
     schedule = Schedule(line, zone)
     before, after = (slot.astimezone(UTC) for slot in (schedule.at_or_before(moment), schedule.after(moment)))
@@ -397,7 +397,7 @@ def test_the_last_slot_is_never_in_the_future(moment, before):
 
 
 @given(moment=any_moment, deadline=st.sampled_from([0, 1, 10, 60]), planned=any_moment, line=st.sampled_from(LINES))
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(max_examples=150)
 def test_never_serves_a_slot_of_the_future_nor_one_before_the_plan(moment, deadline, planned, line):
     timing = Timing(line, "Etc/UTC", deadline * MINUTE, suspend=False, uid="uid-1")
     slot = Schedule(line, "Etc/UTC").after(planned)
@@ -429,7 +429,7 @@ def test_a_policys_jitter_is_the_same_for_every_slot_and_every_process():
 
 
 @given(uid=st.uuids().map(str), line=st.sampled_from(["* * * * *", *LINES]))
-@settings(deadline=None, derandomize=True, max_examples=50)
+@settings(max_examples=50)
 def test_jitter_is_below_a_minute_and_a_tenth_of_the_gap(uid, line):
     schedule = Schedule(line, "Etc/UTC")
     slot = schedule.after(SLOT)

@@ -15,8 +15,8 @@ from controller.reporting.status import after_scan
 from controller.reporting.totals import TotalsUpdate, update_totals
 from controller.schedule import Plan, ScanRequest, Trigger
 from tests.support import policy
+from tests.unit.controlling import FLOW, Controller, KilledError, slow_world
 from tests.unit.fakes import DEPLOYMENT, MICROSECOND, NOW, SECOND, earlier, flow_run, unavailable, video
-from tests.unit.simulator import FLOW, Controller, KilledError, Simulator
 
 MINUTE = timedelta(minutes=1)
 BEFORE = NOW - 15 * MINUTE
@@ -373,7 +373,7 @@ def scan_somehow(ledger: Ledger, name: str, pick: int, *, narrow: bool) -> bool:
 
     Tells whether it knows when its recoveries were created: if not even that could be asked, the next scan guesses.
     """
-    world, videos = ledger.world, list(ledger.world.rows)
+    world, videos = ledger.world, [str(row["id"]) for row in ledger.world.rows]
     world.now += MINUTE
     if name in {"break", "kill"}:
         world.happens[pick] = broken(unavailable() if name == "break" else KilledError())
@@ -387,9 +387,9 @@ def scan_somehow(ledger: Ledger, name: str, pick: int, *, narrow: bool) -> bool:
 
 
 @given(moves=moves, bulk=st.booleans(), skew=st.sampled_from([-90, 0, 90]))
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 def test_every_recovery_is_confirmed_failed_or_in_flight_and_counted_once(moves, bulk, skew):
-    controller = Controller(Simulator(bulk=bulk, skew=skew * SECOND), policy(**SPEC))
+    controller = Controller(slow_world(bulk=bulk, skew=skew * SECOND), policy(**SPEC))
     controller.check()
     ledger, narrow = Ledger(controller), True
     for _ in range(3):
@@ -411,7 +411,7 @@ def test_every_recovery_is_confirmed_failed_or_in_flight_and_counted_once(moves,
 
 
 def test_a_first_attempt_that_failed_is_settled_although_a_request_by_name_already_created_the_second():
-    world = Simulator()
+    world = slow_world()
     controller = Controller(world, policy())
     world.upload("v1", "tenant", timedelta(hours=1))
     controller.scan()
@@ -428,7 +428,7 @@ def test_a_first_attempt_that_failed_is_settled_although_a_request_by_name_alrea
 
 
 def test_what_a_killed_controller_created_is_counted_by_the_next_one():
-    world = Simulator()
+    world = slow_world()
     controller = Controller(world, policy())
     controller.check()
     world.now += MINUTE
@@ -444,7 +444,7 @@ def test_what_a_killed_controller_created_is_counted_by_the_next_one():
 
 
 def two_stuck_videos(bulk: bool = True, skew: int = 0) -> Controller:
-    world = Simulator(bulk=bulk, skew=skew * SECOND)
+    world = slow_world(bulk=bulk, skew=skew * SECOND)
     controller = Controller(world, policy())
     controller.check()
     world.now += 15 * MINUTE

@@ -16,8 +16,9 @@ from controller.errors import ConfigurationError, ErrorReason, Service
 from controller.operator.standalone import LoadedPolicy, Standalone
 from controller.schedule import Trigger
 from tests.support import NEVER, manifest
-from tests.unit.fakes import DEPLOYMENT, NOW, SECOND, World, earlier, flow_run, in_jumping_time, raising, unavailable
+from tests.unit.fakes import DEPLOYMENT, NOW, SECOND, flow_run, in_jumping_time, raising, unavailable
 from tests.unit.scanning import rows
+from tests.world.world import World
 
 MINUTE = timedelta(minutes=1)
 QUARTERS = "*/15 * * * *"
@@ -183,7 +184,7 @@ def test_a_backlog_that_was_held_is_taken_up_slowly(play):
 
 def test_a_video_that_used_up_its_attempts_is_announced_once(play, caplog):
     attempts = [flow_run("v0000", "CRASHED", ended=timedelta(hours=n), attempt=4 - n) for n in (3, 2, 1)]
-    play.world = World(rows(1), recoveries={"v0000": earlier(*attempts)})
+    play.world = World(rows(1), attempts)
 
     assert len(scans(play.run(40 * MINUTE))) == 3
     [line] = lines(caplog, logging.WARNING)
@@ -371,7 +372,7 @@ def test_a_file_that_cannot_be_used_at_the_start_is_an_error(play):
 def test_asked_to_leave_during_a_scan_it_ends_after_the_batch_and_keeps_the_report(play, caplog):
     play.world = World(rows(150))
     play.write(limits={"perScan": 500})
-    play.world.on["answer", 3] = lambda: play.runner.request_stop()
+    play.world.on["answer", 1] = lambda: play.runner.request_stop()
 
     [scan] = scans(play.run(60 * MINUTE))
 

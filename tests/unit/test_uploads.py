@@ -9,8 +9,9 @@ from controller.errors import ConfigurationError, ErrorReason, Service
 from controller.flow_runs import Deployment
 from controller.ports import BATCH
 from controller.schedule import ScanRequest, Trigger
-from tests.unit.fakes import World, earlier, flow_run, raising, row, unavailable
+from tests.unit.fakes import flow_run, raising, row, unavailable
 from tests.unit.scanning import detail, leaves, results, rows, scan
+from tests.world.world import World
 
 UPLOAD = {"bucket": "videos", "objectPath": "{tenant_id}/{id}.mp4", "abandonedAfter": "2000h"}
 HOUR = timedelta(hours=1)
@@ -55,12 +56,10 @@ async def test_asks_only_for_the_videos_that_nothing_else_speaks_against():
         runs=[
             flow_run("v0000"),
             flow_run("v0001", "FAILED", ended=timedelta(minutes=1)),
-            flow_run("v0002", since=HOUR),
+            flow_run("v0002", created=HOUR),
+            *attempts,
+            flow_run("v0004", "FAILED", ended=timedelta(minutes=8), attempt=1),
         ],
-        recoveries={
-            "v0003": earlier(*attempts),
-            "v0004": earlier(flow_run("v0004", "FAILED", ended=timedelta(minutes=8))),
-        },
     )
 
     outcome = await scan(world, upload=UPLOAD, stuck={"abandonedRunAfter": "30m"})
@@ -93,7 +92,7 @@ async def test_asks_nothing_where_no_video_could_be_recovered(world):
 
 async def test_asks_for_the_files_of_a_video_that_is_replaced():
     stuck = {"abandonedRunAfter": "30m", "abandonedRunAction": "Replace"}
-    world = World(rows(1), runs=[flow_run("v0000", since=HOUR)])
+    world = World(rows(1), runs=[flow_run("v0000", created=HOUR)])
 
     assert results(await scan(world, upload=UPLOAD, stuck=stuck)) == {"v0000": SkipReason.UPLOAD_IN_PROGRESS}
     assert "cancel" not in world.steps
@@ -154,7 +153,10 @@ async def test_two_videos_that_share_a_file_are_both_recovered():
 )
 async def test_where_nobody_knows_nothing_is_recovered(error):
     world = World(
-        [*rows(2), row(None)], runs=[flow_run("v0000")], files={path(1)}, on={("existing_files", 1): raising(error)}
+        [*rows(2), row("bad", created_at=None)],
+        runs=[flow_run("v0000")],
+        files={path(1)},
+        on={("existing_files", 1): raising(error)},
     )
 
     outcome = await scan(world, upload=UPLOAD)
@@ -163,7 +165,7 @@ async def test_where_nobody_knows_nothing_is_recovered(error):
     assert world.created == []
     assert world.steps[-1] == "existing_files"
     assert results(outcome) == {
-        "None": FailureReason.INVALID_ROW,
+        "bad": FailureReason.INVALID_ROW,
         "v0000": SkipReason.INTERRUPTED,
         "v0001": SkipReason.INTERRUPTED,
     }

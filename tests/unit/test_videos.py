@@ -29,7 +29,7 @@ from tests.unit.fakes import MICROSECOND, NOW, row, video
 
 UUID = "6b2d1ef0-5a55-4a3c-9f3e-0f4f6d1a2b3c"
 RIGHT_TO_LEFT = "\N{RIGHT-TO-LEFT OVERRIDE}"
-calmly = settings(deadline=None, derandomize=True, max_examples=80)
+calmly = settings(max_examples=80)
 
 
 def read(*rows: dict[str, object], **columns: str) -> tuple[list[Video], list[BadRow]]:
