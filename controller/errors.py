@@ -1,4 +1,4 @@
-"""The errors of a scan, each with how it is to be handled and a reason that a user can look up.
+"""Every error that a person is told of, with how it is to be handled.
 
 What ends a scan is a `ScanError`:
 

@@ -1,8 +1,9 @@
 """What a `VideoRecoveryPolicy` says: every field with its meaning, default, bounds and rules.
 
-The one source of the resource: the CRD (`controller/crd.py`), and with it what the API server checks, and the checks
-here all come from these models. A policy is validated once, at the edge, and frozen from then on. Never judges what
-takes more than the policy to know: whether a cron line ever fires, whether a time zone, a Secret or a column exists.
+The one source of the resource: the CRD (`controller/api/crd.py`), and with it what the API server checks, and the
+checks here all come from these models. A policy is validated once, at the edge, and frozen from then on. Never judges
+what takes more than the policy to know: whether a cron line ever fires, whether a time zone, a Secret or a column
+exists.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Which policy is reconciled when: a queue of due policies and a fixed number of workers.
 
-A policy is reconciled once at a time; one that becomes due meanwhile is reconciled again right after. The workers are
-started before whatever ticks and outlive it, so that a scan in flight can finish its batch when the controller stops:
-kopf cancels whatever was started after it.
+A policy is never reconciled twice at the same time; one that becomes due meanwhile is reconciled again right after. The
+workers are started before whatever ticks and outlive it, so that a scan in flight can finish its batch when the
+controller stops: kopf cancels whatever was started after it.
 """
 
 import asyncio

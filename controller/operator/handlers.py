@@ -1,9 +1,9 @@
 """The kopf handlers: they hand policies to the dispatcher and do nothing else.
 
 A timer per policy looks at the clock; an event handler sees edits and requests at once. Neither writes to the resource
-nor returns a value: kopf would patch the resource for that, and a timer whose patch fails is dead for good. Kopf puts a
-finalizer on whatever has a timer, so that a deletion waits until the timer was stopped; here none is wanted, since a
-policy must not outlive its deletion because no controller runs.
+nor returns a value: kopf would patch the resource for that, and a timer whose patch fails never runs again. Kopf puts a
+finalizer on whatever has a timer, so that a deletion waits until the timer was stopped. Here none is wanted: a policy
+has to be deleted also where no controller runs.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """One policy, one reconcile: read it afresh, do what is due, write the status.
 
 The wiring between a store of policies, the schedule and the scan; decides nothing itself. The store is a cluster or the
-files of a policy. Whoever calls sees to it that a policy is reconciled once at a time.
+files of a policy. The caller makes sure that a policy is not reconciled twice at the same time.
 """
 
 import logging

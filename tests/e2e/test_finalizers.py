@@ -12,7 +12,8 @@ import pytest
 from controller.operator import handlers
 from controller.operator.handlers import make_kopf_settings, make_registry
 from controller.operator.settings import Settings
-from tests.e2e.conftest import Namespace, run_controller, wait_for
+from tests.e2e.conftest import Namespace, run_controller
+from tests.waiting import wait_for
 
 OLD_FINALIZER = "recovery.captiona.cc/controller"
 

@@ -1,4 +1,4 @@
-"""What an account may do, as the API server's own reviews tell. None of them is kept."""
+"""What an account may do: asks the API server for access reviews, which it does not keep."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

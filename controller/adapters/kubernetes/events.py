@@ -1,7 +1,7 @@
 """Events on a policy: what a person who runs `kubectl describe` should see.
 
-An Event that says the same again raises the count of the one that is there. Failing to post one is logged and changes
-nothing: Events are a courtesy.
+An Event that says the same again raises the count of the one that is there. One that cannot be posted is logged, and
+nothing else changes.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""`explain`: every check for one video, in order, with what it saw: for who asks why a video was not retried."""
+"""`explain`: every check for one video, in order, with what it saw. It tells why a video was not retried."""
 
 from collections.abc import Iterator
 from contextlib import suppress

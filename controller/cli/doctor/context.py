@@ -1,7 +1,7 @@
 """How `doctor` runs its checks, and what they have found out so far.
 
-A check is a function that returns what it saw and raises what is wrong. One that cannot run, for want of what an
-earlier one should have found out, says so.
+A check is a function that returns what it saw and raises what is wrong. One that needs something that an earlier check
+did not find out is skipped, and says so.
 """
 
 import logging
