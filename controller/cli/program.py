@@ -1,5 +1,6 @@
 """The program and its commands, each imported only when it is run; and errors, turned into a line or two."""
 
+import asyncio
 import importlib
 import os
 import sys
@@ -50,7 +51,8 @@ class Program(click.Group):
         """Run a command; whatever it raises becomes words and an exit code."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            # The second is what comes where something in the loop was being cancelled already when Ctrl-C came.
             click.echo("\nInterrupted.", err=True)
             ctx.exit(130)
         except click.UsageError as error:

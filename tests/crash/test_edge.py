@@ -84,5 +84,5 @@ def test_every_request_of_a_turn_is_a_step(parts: Parts, tmp_path: Path):
     assert came == noted
     assert {what.partition(" ")[0] for what in came} == set(SERVICES.values())
     by_kopf = {request.method for request in proxies[Part.KUBERNETES].requests if is_kopfs(request)}
-    assert by_kopf == {"GET"}, "kopf writes nothing"
+    assert by_kopf <= {"GET"}, "kopf writes nothing"
     harness.sandbox.assert_good_order()

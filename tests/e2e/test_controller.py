@@ -429,7 +429,7 @@ def test_a_policy_deleted_in_the_middle_of_a_scan_is_gone_at_once(namespace, con
 
 def test_sigterm_lets_a_scan_finish_its_batch_and_write_its_status(namespace, controller, prefect, go_on):
     controller.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: "SIGTERM: leaving" in controller.log, what="its leaving", seen=lambda: controller.log)
+    wait_for(lambda: "SIGTERM: stopping" in controller.log, what="its last batch", seen=lambda: controller.log)
     go_on()
 
     assert controller.process.wait(PATIENCE) == 0

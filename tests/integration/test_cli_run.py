@@ -240,7 +240,7 @@ def test_sigterm_during_a_scan_ends_it_after_the_batch_with_its_summary(tmp_path
         with running(tmp_path, env, "-f", policy, "--once") as runner:
             wait_for(lambda: to_prefect.count(CREATIONS) == 2, what="the second batch", meanwhile=runner.assert_runs)
             runner.process.send_signal(signal.SIGTERM)
-            runner.says("SIGTERM: leaving; a scan under way finishes its batch")
+            runner.says("SIGTERM: stopping; a scan under way finishes its batch")
             loop.call(to_prefect.heal)
             said = runner.wait()
     assert prefect.count_flow_runs() == 2 * BATCH
