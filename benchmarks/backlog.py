@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+from more_itertools import chunked
 
 from benchmarks import replaced
 from benchmarks.counting import counted
@@ -112,7 +113,7 @@ def _run(way: Rounds, services: Services, size: int) -> None:
         way.create()
     way.seconds.append(time.perf_counter() - began)
     way.again.append(sent.again)
-    _see_that_all_are_there(services, size)
+    _validate_backlog(services, size)
 
 
 def _begin(services: Services) -> None:
@@ -120,7 +121,7 @@ def _begin(services: Services) -> None:
     services.settle()
 
 
-def _see_that_all_are_there(services: Services, size: int) -> None:
+def _validate_backlog(services: Services, size: int) -> None:
     if (created := services.prefect.count_flow_runs()) != size:
         raise RuntimeError(f"{created} flow runs were created for {size} videos")
 
@@ -133,8 +134,7 @@ def _create_in_bulk(services: Services, videos: Sequence[str]) -> None:
         bodies = [_body(video, idempotency_key(services.deployment.flow_id, video, 1)) for video in videos]
         service = ServiceClient(Service.PREFECT, "PREFECT_API_URL", [])  # only for its retries: both ways wait alike
         async with httpx.AsyncClient(base_url=services.prefect.api_url, timeout=TIMEOUT) as http:
-            for start in range(0, len(bodies), BATCH):
-                batch = bodies[start : start + BATCH]
+            for batch in chunked(bodies, BATCH):
                 await service.send(lambda batch=batch: _post(http, path, batch))  # type: ignore[misc]
 
     asyncio.run(create())
@@ -162,7 +162,7 @@ def _replaced(services: Services, videos: Sequence[str]) -> float:
     with TemporaryDirectory() as home:
         variables = environment.variables(Path(home), {"PREFECT_API_URL": services.prefect.api_url})
         done = subprocess.run(command, input=stuck, env=variables, check=True, stdout=subprocess.PIPE, text=True)
-    _see_that_all_are_there(services, len(videos))
+    _validate_backlog(services, len(videos))
     return float(done.stdout)
 
 

@@ -112,7 +112,7 @@ class DoctorContext:
 
 
 def require(thing: T | None, otherwise: str) -> T:
-    """What an earlier check should have found out; raises `NotAskedError` with a reason if it has not."""
+    """What an earlier check should have found out; raises `CheckSkippedError` with a reason if it has not."""
     if thing is None:
         raise CheckSkippedError(otherwise)
     return thing
