@@ -111,11 +111,15 @@ def supabase_server() -> Iterator[Supabase]:
 def steady_prefect(
     *, auth_string: str | None = None, settings: Mapping[str, str] | None = None
 ) -> AbstractContextManager[Prefect]:
-    """A Prefect on which a worker that polled once stays online.
+    """A Prefect on which a worker that polled once stays online, and runs stay as a test has made them.
 
     Otherwise a pool counts as deserted after a minute, and a busy machine may take longer for a test.
     """
-    steady = {"PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false"}
+    steady = {
+        "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false",
+        # A run that tests make hours old is else cancelled for good whenever the clean-up comes by, every 20 s.
+        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": str(30 * 24 * 3600),
+    }
     return Prefect.start(auth_string=auth_string, settings={**steady, **(settings or {})})
 
 
