@@ -19,6 +19,8 @@ from controller.cli.errors import Failed, WrongUseError
 from controller.cli.options import Where
 from controller.errors import ClusterError
 
+INSTALL_CRD = "kubectl apply --server-side -f manifests/crd.yaml"
+
 PATIENCE = 5.0
 """Seconds for which a person waits for an API server that does not answer."""
 
@@ -99,7 +101,7 @@ async def find_policy(cluster: Cluster, where: Where) -> ClusterPolicy:
         if error.status == 404:
             raise ClusterError(
                 f"the cluster at {cluster.address} does not know {CRD_NAME}",
-                "install it with: kubectl apply --server-side -f manifests/crd.yaml",
+                f"install it with: {INSTALL_CRD}",
             ) from None
         if error.status in {401, 403}:
             raise Failed(

@@ -16,8 +16,7 @@ import pytest
 from devstack import ControlPlane, Prefect, Supabase
 from tests import secrets
 from tests.support import NEVER, SECRET, manifest
-from tests.waiting import PATIENCE
-from tests.waiting import wait_for as wait_for
+from tests.waiting import PATIENCE, wait_for
 
 PROJECT = Path(__file__).parents[2]
 REQUESTED_AT = "recovery.captiona.cc/requestedAt"

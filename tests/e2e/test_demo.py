@@ -14,7 +14,7 @@ from demo.without_cluster import show_without_cluster
 from devstack import ControlPlane, Stack
 from devstack.cache import cache_root
 from devstack.controlplane.programs import ASSETS_VARIABLE, find_programs
-from tests.e2e.conftest import wait_for
+from tests.waiting import wait_for
 
 PROJECT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "demo"]

@@ -16,7 +16,7 @@ from controller.api.status import ConditionType, PolicyStatus
 from controller.cli.console import ago, moment
 from controller.cli.doctor.context import CheckSkippedError, CheckWarningError, DoctorContext
 from controller.cli.errors import Failed
-from controller.cli.policies import find_policy, open_cluster
+from controller.cli.policies import INSTALL_CRD, find_policy, open_cluster
 from controller.cli.program import program_name
 from controller.errors import ClusterError
 from controller.operator.settings import RECHECK
@@ -28,7 +28,6 @@ SIGN_WITHIN = 5.0
 POLL = 0.5
 """Seconds between two looks for such a sign."""
 
-INSTALL = "kubectl apply --server-side -f manifests/crd.yaml"
 
 ACCOUNT = "system:serviceaccount:video-recovery:video-recovery"
 """What the controller runs as where it is installed with manifests/rbac.yaml."""
@@ -57,10 +56,10 @@ async def crd(context: DoctorContext) -> str:
         there = await _definition(cluster)
     except ClusterError as error:
         if error.status == 404:
-            raise Failed(f"there is no {CRD_NAME}", f"install it with: {INSTALL}") from None
+            raise Failed(f"there is no {CRD_NAME}", f"install it with: {INSTALL_CRD}") from None
         raise
     if problem := none_served(there):
-        raise Failed(problem, f"install it with: {INSTALL}")
+        raise Failed(problem, f"install it with: {INSTALL_CRD}")
     context.served = True
     if differences := differences_of(there):
         raise CheckWarningError(f"{CRD_NAME} is of another version: {differences}")
@@ -96,7 +95,7 @@ def differences_of(there: Manifest) -> str:
         set(_fields(_schema(each).get("spec", {}), "spec")) for each in (there, custom_resource_definition())
     )
     lacks, more = sorted(ours - theirs), sorted(theirs - ours)
-    parts = [f"it lacks {', '.join(lacks)}; update it with: {INSTALL}"] if lacks else []
+    parts = [f"it lacks {', '.join(lacks)}; update it with: {INSTALL_CRD}"] if lacks else []
     parts += [f"this program does not know {', '.join(more)}; update this program"] if more else []
     return "; ".join(parts)
 
